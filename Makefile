@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# The verbs. Each is one call into lab/; `make help` lists them.
+
+.DEFAULT_GOAL := help
+VERBS := run test base-test modules tree refresh series check shell clean help
+
+.PHONY: $(VERBS)
+$(VERBS):
+	@lab/lab $@

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# An initramfs for each architecture, a boot on each back end. The kernel's console
+# goes to one file, the tests' results to another.
+
+# --- initramfs ------------------------------------------------------------
+
+busybox_for()
+{
+	local t=$CACHE/busybox.arm64
+
+	if [[ $1 = x86_64 ]]; then
+		command -v busybox
+		return
+	fi
+	[[ -x $t ]] || busybox_arm64 "$t" >&2
+	echo "$t"
+}
+
+# The host's dpkg knows nothing of arm64, and need not.
+busybox_arm64()
+{
+	local t apt
+
+	temp t "$CACHE/apt.arm64"
+	mkdir -p "$t/lists/partial" "$t/x"
+	apt=(apt-get -q -oAPT::Architecture=arm64 -oAPT::Architectures=arm64
+		-oDir::State::Lists="$t/lists" -oDir::Cache::pkgcache= -oDir::Cache::srcpkgcache=
+		-oAPT::Sandbox::User=root)
+	"${apt[@]}" update
+	(cd "$t" && "${apt[@]}" download busybox-static) ||
+		die "cannot download busybox-static for arm64: is the network up?"
+	dpkg -x "$t"/busybox-static_*.deb "$t/x"
+	cp "$t"/x/*bin/busybox "$1.tmp" 2>/dev/null || cp "$t"/x/usr/*bin/busybox "$1.tmp"
+	mv "$1.tmp" "$1"
+	rm -rf "$t"
+}
+
+libdirs()
+{
+	case $1 in
+	x86_64) echo /lib/x86_64-linux-gnu /usr/lib/x86_64-linux-gnu /lib64 ;;
+	arm64)  echo /usr/aarch64-linux-gnu/lib ;;
+	esac
+}
+
+# needed BINARY...: the interpreter and the shared objects that they ask for;
+# pthread_cancel() loads libgcc_s by itself
+needed()
+{
+	readelf -d -l "$@" 2>/dev/null |
+		sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p; s/.*program interpreter: .*\/\(.*\)\]/\1/p'
+	echo libgcc_s.so.1
+}
+
+# pack: the current folder as an initramfs
+pack()
+{
+	find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet | gzip -1 -n
+}
+
+# initramfs ARCH: build/initramfs.ARCH.cpio.gz of busybox, libraries, the runner
+# and the selftests that lab/tests.list names
+initramfs()
+{
+	local arch=$1 t f lib d
+
+	temp t "$BUILD/initramfs.$arch.d"
+	mkdir -p "$t"/{bin,lib,lib64,usr/bin,kselftest/kvm}
+	cp "$(busybox_for "$arch")" "$t/bin/busybox"
+	install -m 755 "$TOP/lab/init" "$t/init"
+	cp -r "$BUILD/selftests.$arch/install/"{run_kselftest.sh,kselftest} "$t/kselftest/"
+	for f in $(tests_of "$arch"); do
+		[[ -e $BUILD/selftests.$arch/install/kvm/$f ]] ||
+			die "lab/tests.list names $f, which the $arch selftests do not have"
+		strip_into "$arch" "$BUILD/selftests.$arch/install/kvm/$f" "$t/kselftest/kvm/$f"
+		echo "kvm:$f"
+	done >"$t/kselftest/kselftest-list.txt"
+	# kselftest's runner wants coreutils' timeout; busybox's knows no --foreground.
+	printf '#!/bin/sh\n[ "$1" != --foreground ] || shift\nexec /bin/timeout "$@"\n' >"$t/usr/bin/timeout"
+	chmod +x "$t/usr/bin/timeout"
+	for lib in $(needed "$t"/kselftest/kvm/* | sort -u); do
+		for d in $(libdirs "$arch"); do
+			if [[ -e $d/$lib ]]; then
+				cp -L "$d/$lib" "$t/lib/"
+				ln -sf "../lib/$lib" "$t/lib64/$lib"
+				break
+			fi
+		done
+	done
+	(cd "$t" && into "$BUILD/initramfs.$arch.cpio.gz" pack)
+	rm -rf "$t"
+}
+
+strip_into()
+{
+	local objcopy=objcopy
+
+	[[ $1 != arm64 ]] || objcopy=aarch64-linux-gnu-objcopy
+	$objcopy --strip-debug "$2" "$3"
+}
+
+# modules_for PLATFORM: what to insmod, in order
+modules_for()
+{
+	case $1 in
+	svm) echo irqbypass ccp kvm kvm-amd ;;
+	vmx) echo irqbypass kvm kvm-intel ;;
+	esac
+}
+
+# stock_module RELEASE_DIR NAME OUT
+stock_module()
+{
+	local f
+
+	f=$(find "$1" -name "$2.ko*" | head -n 1)
+	case $f in
+	*.xz) xz -dc "$f" >"$3" ;;
+	*.zst) zstd -dqc "$f" >"$3" ;;
+	*.ko) cp "$f" "$3" ;;
+	*) die "the stock kernel $KREL has no module $2" ;;
+	esac
+}
+
+# job_initramfs PLATFORM VARIANT base|ours OUT: the modules and the job on top
+job_initramfs()
+{
+	local platform=$1 variant=$2 whose=$3 out=$4 t m
+
+	temp t "$out.d"
+	mkdir -p "$t/lab"
+	cp "$out.job" "$t/lab/job"
+	if [[ $variant = stock || $variant = rt ]]; then
+		for m in $(modules_for "$platform"); do
+			if [[ $whose = ours && -e $BUILD/$variant/$m.ko ]]; then
+				cp "$BUILD/$variant/$m.ko" "$t/lab/"
+			else
+				stock_module "$STOCK/lib/modules/$KREL" "$m" "$t/lab/$m.ko"
+			fi
+			echo "$m"
+		done >"$t/lab/modules"
+	fi
+	(cd "$t" && into "$out.job.gz" pack)
+	cat "$BUILD/initramfs.$(platform_arch "$platform").cpio.gz" "$out.job.gz" >"$out"
+	rm -rf "$t" "$out.job.gz"
+}
+
+# --- machines -------------------------------------------------------------
+
+check_accel()
+{
+	local cpu=vmx nested
+
+	case ${ACCEL:-tcg} in
+	tcg) return 0 ;;
+	kvm) ;;
+	*) die "unknown ACCEL=$ACCEL; it is tcg or kvm" ;;
+	esac
+	[[ $1 != svm ]] || cpu=svm
+	[[ $(platform_arch "$1") = "$(uname -m)" && -w /dev/kvm ]] ||
+		die "ACCEL=kvm: this host has no /dev/kvm that can be written for $1; use ACCEL=tcg"
+	if [[ $(uname -m) = x86_64 ]]; then
+		grep -qw "$cpu" /proc/cpuinfo ||
+			die "ACCEL=kvm: this host's CPU has no $cpu, which PLATFORM=$1 needs; use ACCEL=tcg"
+		nested=$(cat "/sys/module/kvm_${cpu/svm/amd}/parameters/nested" 2>/dev/null ||
+			cat "/sys/module/kvm_intel/parameters/nested" 2>/dev/null || echo N)
+		[[ $nested = [Y1] ]] || die "ACCEL=kvm: the host's KVM has nested=$nested; load it with nested=1"
+	fi
+}
+
+# machine PLATFORM: the emulator's command line but for kernel, initrd, channels
+machine()
+{
+	case ${ACCEL:-tcg}/$1 in
+	kvm/svm|kvm/vmx) echo qemu-system-x86_64 -accel kvm -cpu host -smp 2 -m 2G ;;
+	kvm/*) echo qemu-system-aarch64 -accel kvm -machine virt,virtualization=on,gic-version=3 -cpu host -smp 2 -m 2G ;;
+	tcg/svm) echo qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2G ;;
+	tcg/vhe) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=3 -cpu max -smp 2 -m 2G ;;
+	tcg/nvhe) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=3 -cpu cortex-a57 -smp 2 -m 2G ;;
+	esac
+}
+
+in_bochs()
+{
+	[[ $1 = vmx && ${ACCEL:-tcg} = tcg ]]
+}
+
+cmdline()
+{
+	case $1 in
+	svm|vmx) echo "console=ttyS0 panic=-1 oops=panic loglevel=5 tsc=reliable clocksource=tsc" ;;
+	*) echo "console=ttyAMA0 panic=-1 oops=panic loglevel=5" ;;
+	esac
+	! in_bochs "$1" || echo no_timer_check
+}
+
+results_channel()
+{
+	case $1 in
+	svm|vmx) echo ttyS1 ;;
+	*) echo hvc0 ;;
+	esac
+}
+
+kernel_of()
+{
+	case $1 in
+	stock|rt) echo "$STOCK/boot/vmlinuz-$KREL" ;;
+	*) echo "$BUILD/${2:+$2-}$1/$(kernel_image "$1")" ;;
+	esac
+}
+
+# boot PLATFORM KERNEL INITRD DIR: DIR/console and DIR/ktap fill while it runs.
+# Returns when the machine is off; its exit status says nothing about the guest.
+boot()
+{
+	local platform=$1 kernel=$2 initrd=$3 dir=$4
+	local -a qemu
+
+	if in_bochs "$platform"; then
+		boot_bochs "$@"
+		return
+	fi
+	# shellcheck disable=SC2207
+	qemu=($(machine "$platform"))
+	command -v "${qemu[0]}" >/dev/null || die "${qemu[0]} is not installed; 'make run' and 'make test' install it"
+	qemu+=(-nodefaults -display none -no-reboot -kernel "$kernel" -initrd "$initrd"
+		-append "$(cmdline "$platform" | tr '\n' ' ')"
+		-chardev "file,id=con,path=$dir/console" -serial chardev:con
+		-chardev "file,id=out,path=$dir/ktap")
+	case $platform in
+	svm|vmx) qemu+=(-serial chardev:out) ;;
+	*) qemu+=(-device virtio-serial-device -device virtconsole,chardev=out) ;;
+	esac
+	exec "${qemu[@]}" </dev/null >"$dir/emulator" 2>&1
+}
+
+boot_bochs()
+{
+	local platform=$1 kernel=$2 initrd=$3 dir=$4 iso=$4/iso
+
+	rm -rf "$iso"
+	mkdir -p "$iso/boot/grub"
+	cp "$kernel" "$iso/boot/vmlinuz"
+	cp "$initrd" "$iso/boot/initrd"
+	printf 'set timeout=0\nlinux /boot/vmlinuz %s\ninitrd /boot/initrd\nboot\n' \
+		"$(cmdline "$platform" | tr '\n' ' ')" >"$iso/boot/grub/grub.cfg"
+	grub-mkrescue -o "$dir/iso.img" "$iso" >"$dir/emulator" 2>&1
+	rm -rf "$iso"
+	sed "s|@DIR@|$dir|g" "$TOP/lab/bochsrc" >"$dir/bochsrc"
+	echo c >"$dir/bochs.rc"
+	# The terminal display wants a pty; Debian's Bochs starts in its debugger.
+	exec script -qec "bochs -q -f $dir/bochsrc -rc $dir/bochs.rc" /dev/null \
+		</dev/null >"$dir/emulator" 2>&1
+}
+
+# boot_limited LIMIT PLATFORM ...: boot, but not for longer than LIMIT seconds
+boot_limited()
+{
+	local limit=$1 child start=$SECONDS
+	shift
+
+	boot "$@" 9>&- &
+	child=$!
+	while kill -0 "$child" 2>/dev/null; do
+		if [[ $((SECONDS - start)) -ge $limit ]]; then
+			echo "lab: time limit of $limit s reached" >>"$4/console"
+			kill_children "$child"
+			kill -TERM "$child" 2>/dev/null || :
+			break
+		fi
+		sleep 0.2
+	done
+	wait "$child" || :
+}
+
+verb_shell()
+{
+	local platform=${PLATFORM:-svm} arch dir variant
+	local -a qemu
+
+	arch=$(platform_arch "$platform")
+	! in_bochs "$platform" || die "PLATFORM=vmx runs in Bochs, which has no terminal to type at; use svm, or ACCEL=kvm on an Intel host"
+	prepare "$platform" ours
+	variant=$(variant_of "$platform")
+	dir=$BUILD/results/shell
+	mkdir -p "$dir"
+	printf 'SHELL_ON=/dev/%s\n' "$(cmdline "$platform" | sed -n 's/.*console=\([^ ]*\).*/\1/p')" >"$dir/initrd.job"
+	job_initramfs "$platform" "$variant" ours "$dir/initrd"
+	# shellcheck disable=SC2207
+	qemu=($(machine "$platform"))
+	note "booting ($arch, kernel $variant); ctrl-A x ends the emulator"
+	"${qemu[@]}" -nodefaults -display none -no-reboot -kernel "$(kernel_of "$variant")" \
+		-initrd "$dir/initrd" -append "$(cmdline "$platform" | tr '\n' ' ')" -serial mon:stdio
+}

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# What is compiled: the three modules against the stock headers, whole kernels
+# from tinyconfig plus configs/, the selftests. Each in a folder under build/.
+
+platform_arch()
+{
+	case $1 in
+	svm|vmx)  echo x86_64 ;;
+	vhe|nvhe) echo arm64 ;;
+	*) die "unknown PLATFORM=$1; it is one of: svm vmx vhe nvhe" ;;
+	esac
+}
+
+# variant_of PLATFORM: the kernel variant to boot there, as its folder's name
+variant_of()
+{
+	local arch v=${VARIANT-}
+
+	arch=$(platform_arch "$1")
+	if [[ $arch = arm64 ]]; then
+		v=${v:-arm64}
+	elif [[ -z $v && ( -n ${KDIR-} || $BASE_KIND != debian ) ]]; then
+		v=x86_64
+	else
+		v=${v:-stock}
+	fi
+	case $arch/$v in
+	x86_64/stock|x86_64/rt|x86_64/x86_64|arm64/arm64) echo "$v" ;;
+	*/debug|*/kcsan) echo "$v.$arch" ;;
+	*) die "VARIANT=$v is no kernel for $1; on x86: stock rt debug kcsan, on arm64: arm64 debug kcsan" ;;
+	esac
+}
+
+cross()
+{
+	case $1 in
+	arm64) echo ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu- ;;
+	x86_64) echo ARCH=x86_64 ;;
+	esac
+}
+
+compiler()
+{
+	case $1 in
+	arm64) echo aarch64-linux-gnu-gcc ;;
+	x86_64) echo gcc ;;
+	esac
+}
+
+# How many objects make would compile now.
+objects()
+{
+	make -n "$@" 2>/dev/null </dev/null | grep -cE "echo '  (CC|AS|HOSTCC|HYP[A-Z]*)\\b" || :
+}
+
+# --- modules against the stock kernel -------------------------------------
+
+# The headers that the series changes, and only they, come before Debian's.
+changed_headers()
+{
+	{ git -C "$TREE" diff --name-only base; git -C "$TREE" ls-files -v | sed -n 's/^S //p'; } |
+		grep -E '^(include|arch/x86/include)/' | sort -u
+}
+
+modules_sync()
+{
+	local dir=$1 f
+
+	mkdir -p "$dir"/{arch/x86,virt,include/trace,headers}
+	for f in arch/x86/kvm virt/kvm virt/lib; do
+		rsync -rL --checksum --delete --exclude='*.o' --exclude='*.ko' --exclude='*.mod' \
+			--exclude='*.mod.c' --exclude='.*' --exclude='*.order' --exclude='*.a' \
+			--exclude=Module.symvers --exclude='kvm-asm-offsets.[sh]' \
+			--exclude=/kvm/Makefile "$TREE/$f" "$dir/${f%/*}/"
+	done
+	# Out of tree, $(srctree) is the headers' folder; the sources are here.
+	sed "s|\$(srctree)/arch/x86/kvm|\$(src)|; s|\$(srctree)/virt/kvm|\$(src)/../../../virt/kvm|" \
+		"$TREE/arch/x86/kvm/Makefile" | into_if_new "$dir/arch/x86/kvm/Makefile"
+	(cd "$TREE" && changed_headers | rsync -rL --checksum --delete --files-from=- ./ "$dir/headers/")
+}
+
+# Keep the old file, and its time, where nothing changed.
+into_if_new()
+{
+	cat >"$1.tmp"
+	if cmp -s "$1.tmp" "$1"; then
+		rm "$1.tmp"
+	else
+		mv "$1.tmp" "$1"
+	fi
+}
+
+# modules VARIANT [DIR]: kvm.ko and its two vendors in build/VARIANT
+modules()
+{
+	local dir=$BUILD/$1 inc
+	local -a args
+
+	stock "$1"
+	tree
+	modules_sync "$dir/src"
+	inc="-nostdinc"
+	for f in arch/x86/include arch/x86/include/uapi include include/uapi; do
+		inc+=" -I$dir/src/headers/$f"
+	done
+	args=(-C "$STOCK_HEADERS" "M=$dir/src/arch/x86/kvm" "CC=ccache $STOCK_CC"
+		"NOSTDINC_FLAGS=$inc -I$dir/src/include/trace" modules)
+	STEP_TOTAL=$(objects "${args[@]}") \
+	step "modules-$1" "build kvm, kvm-amd, kvm-intel for $KREL" \
+		modules_make "$dir" "${args[@]}"
+}
+
+modules_make()
+{
+	local dir=$1 m
+	shift
+
+	make -j "$JOBS" "$@"
+	for m in kvm kvm-amd kvm-intel; do
+		objcopy --strip-debug "$dir/src/arch/x86/kvm/$m.ko" "$dir/$m.ko.tmp"
+		mv "$dir/$m.ko.tmp" "$dir/$m.ko"
+	done
+}
+
+verb_modules()
+{
+	need build
+	base
+	modules "${VARIANT:-stock}"
+	ls -1 "$BUILD/${VARIANT:-stock}"/*.ko
+}
+
+# --- whole kernels --------------------------------------------------------
+
+# fragments VARIANT: the files of configs/ that make it, in order
+fragments()
+{
+	local arch=${1##*.} f
+
+	for f in "$arch" "${1%.*}" "${1%.*}.$arch"; do
+		[[ ! -f $TOP/configs/$f ]] || echo "$TOP/configs/$f"
+	done | awk '!seen[$0]++'
+}
+
+# lost FRAGMENT... CONFIG: symbols whose last setting did not survive
+lost()
+{
+	awk '
+		function symbol(line) {
+			if (line ~ /^# CONFIG_.* is not set$/) return $2
+			if (line ~ /^CONFIG_/) { sub(/=.*/, "", line); return line }
+		}
+		FILENAME == config { s = symbol($0); if (s) have[s] = $0; next }
+		{ s = symbol($0); if (s) { if (!(s in want)) order[++n] = s; want[s] = $0; from[s] = FILENAME } }
+		END {
+			for (i = 1; i <= n; i++) {
+				s = order[i]; w = want[s]
+				if (w ~ /is not set$/ || w ~ /=n$/) { if (!(s in have) || have[s] ~ /not set$/) continue }
+				else if (have[s] == w) continue
+				sub(/.*\//, "", from[s])
+				print s " (configs/" from[s] " wants " w ")"
+			}
+		}' config="${*: -1}" "$@"
+}
+
+kernel_config()
+{
+	local src=$1 dir=$2 variant=$3 arch=${3##*.} missing
+	shift 3
+	local -a frags
+
+	mapfile -t frags < <(fragments "$variant")
+	# shellcheck disable=SC2046
+	make -C "$src" O="$dir" $(cross "$arch") tinyconfig
+	cat "${frags[@]}" >>"$dir/.config"
+	# shellcheck disable=SC2046
+	make -C "$src" O="$dir" $(cross "$arch") olddefconfig
+	missing=$(lost "${frags[@]}" "$dir/.config")
+	if [[ -n $missing ]]; then
+		rm -f "$dir/.config"
+		die "olddefconfig dropped ${missing//$'\n'/, }: a symbol it depends on is not set, or it has another name in this base"
+	fi
+}
+
+kernel_image()
+{
+	case ${1##*.} in
+	arm64)  echo arch/arm64/boot/Image ;;
+	x86_64) echo arch/x86/boot/bzImage ;;
+	esac
+}
+
+# kernel VARIANT [base]: build/VARIANT, of the tree or of the pristine base
+kernel()
+{
+	local variant=$1 src=$TREE dir=$BUILD/$1 arch=${1##*.} key total
+	local -a args
+
+	if [[ ${2-} = base ]]; then
+		src=$BUILD/base-tree
+		dir=$BUILD/base-$1
+		base_tree
+	else
+		tree
+	fi
+	mkdir -p "$dir"
+	key=$(cat $(fragments "$variant") "$TOP/lab/build.sh" | digest)
+	if [[ ! -f $dir/.config || ! -f $dir/config-key || $(<"$dir/config-key") != "$key" ]]; then
+		step "config-${dir##*/}" "configure kernel ${dir##*/}" \
+			kernel_config "$src" "$dir" "$variant"
+		echo "$key" >"$dir/config-key"
+	fi
+	# shellcheck disable=SC2207
+	args=(-C "$src" O="$dir" $(cross "$arch") "CC=ccache $(compiler "$arch")" "$(basename "$(kernel_image "$variant")")")
+	total=$(cat "$CACHE/objects/$variant" 2>/dev/null || objects "${args[@]}")
+	STEP_TOTAL=$total step "kernel-${dir##*/}" "build kernel ${dir##*/}" make -j "$JOBS" "${args[@]}"
+}
+
+base_tree()
+{
+	[[ ! -e $BUILD/base-tree ]] || return 0
+	step base-tree "check out the pristine base" base_tree_make
+}
+
+base_tree_make()
+{
+	mkdir -p "$BUILD/base-tree.tmp"
+	git --git-dir="$BASE_GIT" archive base | tar -xf - -C "$BUILD/base-tree.tmp"
+	mv "$BUILD/base-tree.tmp" "$BUILD/base-tree"
+}
+
+# --- selftests ------------------------------------------------------------
+
+# selftests ARCH: kselftest's install of TARGETS=kvm in build/selftests.ARCH
+selftests()
+{
+	local arch=$1 dir=$BUILD/selftests.$1
+
+	tree
+	if [[ ! -d $dir/usr/include ]]; then
+		# shellcheck disable=SC2046
+		step "headers-$arch" "install the headers for $arch selftests" \
+			make -C "$TREE" O="$dir" $(cross "$arch") headers_install
+	fi
+	step "selftests-$arch" "build the KVM selftests for $arch" selftests_make "$arch" "$dir"
+}
+
+selftests_make()
+{
+	local arch=$1 dir=$2
+
+	# shellcheck disable=SC2046
+	make -j "$JOBS" -C "$TREE/tools/testing/selftests" O="$dir" TARGETS=kvm \
+		$(cross "$arch") CC="ccache $(compiler "$arch")" KHDR_INCLUDES="-isystem $dir/usr/include" \
+		FORCE_TARGETS=1 INSTALL_PATH="$dir/install" install
+}
+
+verb_clean()
+{
+	if [[ -e $TREE/.git/kvm-gpc ]]; then
+		tree_must_be_clean
+	fi
+	find "$BUILD" -mindepth 1 -maxdepth 1 ! -name .lock -exec rm -rf {} +
+	note "build/ is empty; the cache ($CACHE) stays"
+}

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# What every part of the lab uses: places, messages, steps, the way out.
+
+TOP=$(cd "${BASH_SOURCE%/*}/.." && pwd -P)
+BUILD=$TOP/build
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/kvm-gpc
+LOGS=$BUILD/logs
+JOBS=${JOBS:-$(nproc)}
+export CCACHE_DIR=$CACHE/ccache CCACHE_BASEDIR=$TOP CCACHE_NOHASHDIR=1
+export CCACHE_COMPILERCHECK=content CCACHE_SLOPPINESS=time_macros
+# Who built it where and when must not make two builds differ.
+export KBUILD_BUILD_USER=kvm-gpc KBUILD_BUILD_HOST=lab
+export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970'
+export LC_ALL=C
+unset MAKEFLAGS MFLAGS MAKELEVEL GNUMAKEFLAGS
+
+die()
+{
+	echo "error: $*" >&2
+	exit 1
+}
+
+note()
+{
+	echo "$*"
+}
+
+# On every way out, ctrl-C at any point included, nothing of ours keeps running
+# and no temporary stays. Long work runs in the background and is waited for, so
+# that a signal is heard at once.
+LAB_TMP=()
+
+cleanup()
+{
+	local rc=$?
+
+	trap '' INT TERM HUP
+	trap - EXIT
+	kill_children $$
+	[[ ${#LAB_TMP[@]} -eq 0 ]] || rm -rf "${LAB_TMP[@]}"
+	exit "$rc"
+}
+trap cleanup EXIT
+trap 'echo; echo "interrupted" >&2; exit 130' INT TERM HUP
+
+kill_children()
+{
+	local child
+
+	for child in $(pgrep -P "$1"); do
+		kill_children "$child"
+		kill -TERM "$child" 2>/dev/null || :
+	done
+}
+
+# A temporary that is removed on every way out.
+# temp VAR PATH
+temp()
+{
+	LAB_TMP+=("$2")
+	rm -rf "$2"
+	printf -v "$1" %s "$2"
+}
+
+with_lock()
+{
+	mkdir -p "$BUILD" "$LOGS" "$CACHE" || die "cannot make $BUILD and $CACHE"
+	exec 9>"$BUILD/.lock"
+	flock -n 9 || die "another make runs in $TOP; wait for it to end"
+	"$@"
+}
+
+# need_space DIR GIB
+need_space()
+{
+	local have
+
+	have=$(df -Pk "$1" | awk 'NR == 2 { print int($4 / 1048576) }')
+	[[ $have -ge $2 ]] ||
+		die "$1 has $have GiB free, $2 are needed; make room, or set XDG_CACHE_HOME"
+}
+
+# Say one line for a step, do it with all output in a log, add the time. While
+# it runs, count the objects that kbuild reports; STEP_TOTAL is how many to expect.
+# step NAME TEXT command...
+step()
+{
+	local log=$LOGS/$1.log text=$2 start=$SECONDS rc=0 child
+	shift 2
+
+	printf '%-58s' "$text"
+	(set -e; "$@") 9>&- >"$log" 2>&1 </dev/null &
+	child=$!
+	[[ -z ${STEP_TOTAL-} ]] || step_progress "$child" "$log" "$text" "$start"
+	wait "$child" || rc=$?
+	if [[ $rc -ne 0 ]]; then
+		printf 'FAILED\n'
+		show_tail "$log" >&2
+		exit 1
+	fi
+	printf '%3d s\n' $((SECONDS - start))
+}
+
+step_progress()
+{
+	local done_ every=30 next=30
+
+	while kill -0 "$1" 2>/dev/null; do
+		sleep 0.5
+		done_=$(grep -cE '^  (CC|AS|HOSTCC|HYP[A-Z]*)\>' "$2" || :)
+		if [[ -t 1 ]]; then
+			printf '\r%-38s %4d/%-4d objects %3d s  ' "$3" "$done_" \
+				"$STEP_TOTAL" $((SECONDS - $4))
+		elif [[ $((SECONDS - $4)) -ge $next ]]; then
+			printf '\n  %d/%d objects, %d s ' "$done_" "$STEP_TOTAL" $((SECONDS - $4))
+			next=$((next + every))
+		fi
+	done
+	[[ ! -t 1 ]] || printf '\r%-58s' "$3"
+}
+
+# show_tail LOG: the errors of it, or else its end
+show_tail()
+{
+	{ grep -E '^error: |(: error:|: fatal error:| Error [0-9]|^E: )' "$1" || tail -n 15 "$1"; } |
+		tail -n 15 | sed 's/^/  | /'
+	echo "  whole log: $1"
+}
+
+# sha of whatever is piped in
+digest()
+{
+	sha256sum | cut -c1-16
+}
+
+# Make sure no half-written file is ever found under its final name.
+# into FILE command...
+into()
+{
+	local out=$1
+	shift
+
+	"$@" >"$out.tmp" || { rm -f "$out.tmp"; return 1; }
+	mv "$out.tmp" "$out"
+}

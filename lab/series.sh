@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# The series as commits, as a tree to edit in, as mails; and back into patches/.
+#
+# An entry of patches/series is a patch in quilt's form:
+#
+#	Subject: KVM: pfncache: ...
+#
+#	Why.
+#
+#	Adds: virt/kvm/pfncache.c	overlay files that land with this commit
+#	---
+#	diff against the step before; none where the entry only adds files
+#
+# Commits are made with git's plumbing in a repository that has refs/heads/base,
+# without a work tree: quick, and nothing half-made is left when one fails.
+
+# All commits of a series bear the date of the repository's last one, so that
+# the same files give the same commits.
+series_date()
+{
+	git -C "$TOP" log -1 --format=%cI 2>/dev/null || echo 1970-01-01T00:00:00Z
+}
+
+entries()
+{
+	sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "${1:-$TOP}/patches/series"
+}
+
+# header PATCH: all before the diff
+header()
+{
+	sed '/^---$/,$d; /^diff --git /,$d' "$1"
+}
+
+subject()
+{
+	header "$1" | sed -n 's/^Subject: //p'
+}
+
+# The commit's body: the header without Subject: and Adds:
+body()
+{
+	header "$1" | sed '/^Subject: /d; /^Adds: /d' | sed '/./,$!d' |
+		sed -e :a -e '/^\n*$/{$d;N;ba' -e '}'
+}
+
+adds()
+{
+	header "$1" | sed -n 's/^Adds: //p'
+}
+
+overlay_files()
+{
+	local p
+
+	for p in $(entries "$@"); do
+		adds "${1:-$TOP}/patches/$p"
+	done
+}
+
+# Whoever runs `make series` signs it off.
+committer()
+{
+	local name email
+
+	name=$(git -C "$TOP" config user.name || echo kvm-gpc)
+	email=$(git -C "$TOP" config user.email || echo kvm-gpc@localhost)
+	echo "$name <$email>"
+}
+
+# commit_tree GIT TREE MESSAGE [PARENT]: prints the commit
+commit_tree()
+{
+	local who date
+
+	who=$(committer)
+	date=$(series_date)
+	GIT_AUTHOR_NAME=${who% <*} GIT_AUTHOR_EMAIL=$(sed 's/.*<\(.*\)>/\1/' <<<"$who") \
+	GIT_COMMITTER_NAME=${who% <*} GIT_COMMITTER_EMAIL=$(sed 's/.*<\(.*\)>/\1/' <<<"$who") \
+	GIT_AUTHOR_DATE=$date GIT_COMMITTER_DATE=$date \
+		git -C "$1" commit-tree "$2" ${4:+-p "$4"} -m "$3"
+}
+
+# series_commits GIT [REPO]: a commit for each entry on top of base; prints
+# "PATCH COMMIT" for each. Nothing in GIT but objects changes.
+series_commits()
+{
+	local git=$1 repo=${2:-$TOP} p f blob mode commit tree patch index err
+	local -A seen=()
+
+	commit=$(git -C "$git" rev-parse refs/heads/base)
+	temp index "$BUILD/series.index"
+	export GIT_INDEX_FILE=$index
+	git -C "$git" read-tree "$commit"
+	for p in $(entries "$repo"); do
+		patch=$repo/patches/$p
+		[[ -f $patch ]] || die "patches/series names $p, but there is no patches/$p"
+		[[ -n $(subject "$patch") ]] || die "patches/$p has no 'Subject:' line"
+		if grep -q '^diff --git ' "$patch" &&
+		   ! err=$(git -C "$git" apply --cached --whitespace=nowarn "$patch" 2>&1); then
+			die "patches/$p does not apply to base ${BASE_VERSION-}:" \
+				"$(sed -n 's/^error: patch failed: /in /p; s/^error: \(.*: No such file\)/\1/p;
+				s/^error: \(corrupt patch.*\)/\1/p; s/^error: \(.*does not exist.*\)/\1/p' <<<"$err" | head -n 1)"
+		fi
+		for f in $(adds "$patch"); do
+			[[ -z ${seen[$f]-} ]] || die "$f is added by ${seen[$f]} and again by $p"
+			seen[$f]=$p
+			[[ -f $repo/$f ]] || die "patches/$p adds $f, but the repository has no such file"
+			blob=$(git -C "$git" hash-object -w --path="$f" "$repo/$f")
+			mode=100644
+			[[ ! -x $repo/$f ]] || mode=100755
+			git -C "$git" update-index --add --cacheinfo "$mode,$blob,$f"
+		done
+		tree=$(git -C "$git" write-tree)
+		commit=$(commit_tree "$git" "$tree" "$(subject "$patch")
+
+$(body "$patch")
+
+Signed-off-by: $(committer)" "$commit")
+		echo "$p $commit"
+	done
+	unset GIT_INDEX_FILE
+	rm -f "$index"
+}
+
+# Overlay files that no entry names: they are not in the tree, nor in the mails.
+overlay_orphans()
+{
+	(cd "$TOP" && git ls-files -co --exclude-standard arch include virt tools Documentation) |
+		grep -vxF -e "$(overlay_files)" || :
+}
+
+orphans_text()
+{
+	echo "$(overlay_orphans | tr '\n' ' ')in no 'Adds:' line of patches/"
+}
+
+# --- make tree ------------------------------------------------------------
+
+TREE=$BUILD/tree
+
+# What the tree's commits are made of; overlay files are links, so not they.
+tree_key()
+{
+	{ echo "$BASE_VERSION"; cat "$TOP/patches/series"
+		# shellcheck disable=SC2046
+		(cd "$TOP/patches" && cat $(entries)); } | digest
+}
+
+# Edits to base files in the tree that are not in patches/ yet.
+tree_edits()
+{
+	git -C "$TREE" diff --name-only HEAD
+}
+
+tree_must_be_clean()
+{
+	local edits
+
+	[[ -e $TREE/.git/kvm-gpc ]] || return 0
+	edits=$(tree_edits)
+	[[ -z $edits ]] || die "build/tree has edits that are not in patches/:" \
+		"${edits//$'\n'/ }; 'make refresh' puts them there, 'git -C build/tree checkout .' drops them"
+}
+
+# tree: build/tree is the series on the base, the overlay files links to ours
+tree()
+{
+	base
+	[[ -z $(overlay_orphans) ]] || note "left out of the tree: $(orphans_text)"
+	if [[ -e $TREE/.git/kvm-gpc && $(<"$TREE/.git/kvm-gpc") = "$(tree_key)" ]]; then
+		return 0
+	fi
+	if [[ -e $TREE/.git/kvm-gpc ]]; then
+		tree_must_be_clean
+	elif [[ -e $TREE ]]; then
+		rm -rf "$TREE"
+	fi
+	step tree "apply the series to $BASE_VERSION" tree_make
+}
+
+tree_make()
+{
+	local t=$TREE f top commits
+
+	if [[ ! -e $TREE/.git ]]; then
+		need_space "$BUILD" 4
+		t=$TREE.tmp
+		rm -rf "$t"
+		git clone -q --local --no-checkout --branch base "$BASE_GIT" "$t"
+		git -C "$t" config user.useConfigOnly false
+	fi
+	commits=$(series_commits "$t")
+	top=$(awk 'END { print $2 }' <<<"$commits")
+	# Links of the last time give way to files, and these to links.
+	rm -f "$t/.git/kvm-gpc"
+	tree_links "$t" drop
+	git -C "$t" -c advice.detachedHead=false checkout -q -f -B series "$top"
+	tree_links "$t" make
+	[[ $t = "$TREE" ]] || mv "$t" "$TREE"
+	tree_key >"$TREE/.git/kvm-gpc"
+}
+
+tree_links()
+{
+	local t=$1 f
+
+	for f in $(git -C "$t" ls-files -v 2>/dev/null | sed -n 's/^S //p'); do
+		rm -f "${t:?}/$f"
+		git -C "$t" update-index --no-skip-worktree "$f"
+	done
+	[[ $2 = make ]] || return 0
+	for f in $(overlay_files); do
+		ln -sfn "$TOP/$f" "$t/$f"
+		git -C "$t" update-index --skip-worktree "$f"
+	done
+}
+
+verb_tree()
+{
+	need build
+	tree
+	note "build/tree: $(git -C "$TREE" rev-list --count base..series) commits on Linux $BASE_VERSION;" \
+		"edit there, then 'make refresh'"
+}
+
+# --- make refresh ---------------------------------------------------------
+
+# An edit goes into the last patch that touches the file, or into PATCH; not into
+# a patch under a later one of the same file, whose context would then be wrong.
+verb_refresh()
+{
+	local f p commits target
+	local -A into=()
+
+	[[ -e $TREE/.git/kvm-gpc ]] || die "there is no build/tree; 'make tree' makes it"
+	base
+	[[ -n $(tree_edits) ]] || { note "nothing to refresh: build/tree has no edits"; return 0; }
+	commits=$(series_commits "$TREE")
+	same_diffs "$(awk 'END { print $2 }' <<<"$commits")" ||
+		die "patches/ changed since build/tree was made, and the tree has edits:" \
+		"put one of the two aside first ('git -C build/tree diff' writes the edits down)"
+	for f in $(tree_edits); do
+		target=$(last_patch_of "$f")
+		if [[ -n ${PATCH-} ]]; then
+			entries | grep -qxF "$PATCH" ||
+				die "PATCH=$PATCH is not in patches/series; add a line and a file with a Subject: first"
+			if [[ -n $target && $target != "$PATCH" ]] &&
+			   [[ $(entries | grep -nxF "$PATCH" | cut -d: -f1) -lt $(entries | grep -nxF "$target" | cut -d: -f1) ]]; then
+				die "$f is changed again by $target, after $PATCH; refresh into that, or edit the patches by hand (quilt can)"
+			fi
+			target=$PATCH
+		fi
+		[[ -n $target ]] || die "no patch touches $f yet; say which takes it: make refresh PATCH=..."
+		into[$target]+=" $f"
+	done
+	for p in "${!into[@]}"; do
+		# shellcheck disable=SC2086
+		refresh_patch "$p" "$commits" ${into[$p]}
+		note "patches/$p:${into[$p]}"
+	done
+	rm "$TREE/.git/kvm-gpc"
+	git -C "$TREE" checkout -q -f series
+	tree_make
+}
+
+# Is the tree what patches/ make, edits and overlay files aside? Headers of patches
+# may differ, and an entry may be new.
+same_diffs()
+{
+	local f
+
+	for f in $(git -C "$TREE" diff --name-only series "$1"); do
+		grep -qxF "$f" <<<"$(overlay_files)" || return 1
+	done
+}
+
+last_patch_of()
+{
+	local p last=
+
+	for p in $(entries); do
+		if grep -qxF "+++ b/$1" "$TOP/patches/$p" || grep -qxF -- "--- a/$1" "$TOP/patches/$p"; then
+			last=$p
+		fi
+	done
+	echo "$last"
+}
+
+# refresh_patch PATCH COMMITS FILE...: its diff with the tree's version of FILEs
+refresh_patch()
+{
+	local p=$1 commit index f tree new=$TOP/patches/$1.tmp
+	local -a except=()
+	commit=$(awk -v p="$p" '$1 == p { print $2 }' <<<"$2")
+	shift 2
+
+	temp index "$BUILD/refresh.index"
+	GIT_INDEX_FILE=$index git -C "$TREE" read-tree "$commit"
+	for f; do
+		if [[ -e $TREE/$f ]]; then
+			GIT_INDEX_FILE=$index git -C "$TREE" update-index --add --cacheinfo \
+				"$(git -C "$TREE" ls-tree "$commit" -- "$f" | awk '{ print $1 }' | grep . || echo 100644),$(git -C "$TREE" hash-object -w "$TREE/$f"),$f"
+		else
+			GIT_INDEX_FILE=$index git -C "$TREE" update-index --force-remove "$f"
+		fi
+	done
+	tree=$(GIT_INDEX_FILE=$index git -C "$TREE" write-tree)
+	for f in $(overlay_files); do
+		except+=(":(exclude)$f")
+	done
+	{
+		header "$TOP/patches/$p"
+		echo ---
+		git -C "$TREE" diff --no-color --no-ext-diff --no-renames --full-index --abbrev=12 \
+			"$commit^" "$tree" -- . "${except[@]}" | sed '/^index /d'
+	} >"$new"
+	mv "$new" "$TOP/patches/$p"
+	rm -f "$index"
+}
+
+# --- make series ----------------------------------------------------------
+
+verb_series()
+{
+	need build
+	base
+	[[ -z $(overlay_orphans) ]] || die "not in the series: $(orphans_text)"
+	step series "write the mails of the series" series_mails
+	note "build/series: $(find "$BUILD/series" -name '*.patch' | wc -l) mails;" \
+		"git am build/series/00*[1-9]-*.patch, on Linux $BASE_VERSION"
+}
+
+series_mails()
+{
+	local t=$BUILD/series.tmp git=$BUILD/series.git commits top who
+
+	rm -rf "$t" "$git"
+	mkdir "$t"
+	git clone -q --local --bare "$BASE_GIT" "$git"
+	commits=$(series_commits "$git")
+	top=$(awk 'END { print $2 }' <<<"$commits")
+	git -C "$git" update-ref refs/heads/series "$top"
+	who=$(committer)
+	git -C "$git" config user.name "${who% <*}"
+	git -C "$git" config user.email "$(sed 's/.*<\(.*\)>/\1/' <<<"$who")"
+	git -C "$git" -c format.signature="$BASE_VERSION" format-patch -q --no-renames \
+		--base=base --cover-letter --cover-from-description=none \
+		-o "$t" base..series
+	cover_letter "$t"/0000-cover-letter.patch
+	rm -rf "$git" "$BUILD/series"
+	mv "$t" "$BUILD/series"
+}
+
+# patches/cover: first line the subject, the rest the text
+cover_letter()
+{
+	awk -v cover="$TOP/patches/cover" '
+		/\*\*\* SUBJECT HERE \*\*\*/ { getline s < cover; sub(/\*\*\* SUBJECT HERE \*\*\*/, s) }
+		/\*\*\* BLURB HERE \*\*\*/ { getline l < cover; while ((getline l < cover) > 0) print l; next }
+		{ print }' "$1" >"$1.tmp"
+	mv "$1.tmp" "$1"
+}

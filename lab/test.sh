@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# make run, make test, make base-test.
+
+PLATFORMS_ALL="svm vmx vhe nvhe"
+
+# tests_list: lab/tests.list without comments
+tests_list()
+{
+	sed 's/#.*//; /^[[:space:]]*$/d' "$TOP/lab/tests.list"
+}
+
+# tests_on PLATFORM [REGEX]: names, in order
+tests_on()
+{
+	local t
+
+	for t in $(tests_list | awk -v p="$1" -v re="${2:-.}" \
+			'("," $2 ",") ~ ("," p ",") && $1 ~ re { print $1 }'); do
+		if [[ -z ${TESTS-} || " $TESTS " = *" $t "* ]]; then
+			echo "$t"
+		fi
+	done
+}
+
+tests_of()
+{
+	case $1 in
+	x86_64) { tests_on svm; tests_on vmx; } ;;
+	arm64)  { tests_on vhe; tests_on nvhe; } ;;
+	esac | awk '!seen[$0]++'
+}
+
+check_tests()
+{
+	local t
+
+	for t in ${TESTS-}; do
+		grep -qx "$t" <<<"$(tests_list | awk '{ print $1 }')" ||
+			die "TESTS: there is no $t in lab/tests.list"
+	done
+}
+
+# job PLATFORM TIMEOUT TEST...: what /init in the guest reads
+job()
+{
+	local platform=$1 timeout=$2 t args
+	shift 2
+
+	echo "OUT=$(results_channel "$platform")"
+	echo "TIMEOUT=$timeout"
+	echo "TESTS='$*'"
+	for t; do
+		args=$(tests_list | awk -v t="$t" '$1 == t { $1 = $2 = ""; sub(/^ +/, ""); print; exit }')
+		[[ -z $args ]] || echo "export KSELFTEST_$(tr 'a-z' 'A-Z' <<<"$t" | tr -c 'A-Z0-9_\n' _)_ARGS='$args'"
+	done
+}
+
+# prepare PLATFORM ours|base: everything that a boot there needs, built
+prepare()
+{
+	local platform=$1 whose=$2 arch variant
+
+	arch=$(platform_arch "$platform")
+	check_accel "$platform"
+	need build
+	case $platform in
+	vmx) if in_bochs vmx; then need_bochs || return 1; else need svm; fi ;;
+	svm) need svm ;;
+	*) need arm64 ;;
+	esac
+	base
+	variant=$(variant_of "$platform")
+	case $variant/$whose in
+	stock/ours|rt/ours) modules "$variant" ;;
+	stock/base|rt/base) stock "$variant" ;;
+	*/ours) kernel "$variant" ;;
+	*/base) kernel "$variant" base ;;
+	esac
+	if [[ -z ${SELFTESTS_BUILT[$arch]-} ]]; then
+		selftests "$arch"
+		step "initramfs-$arch" "make the $arch initramfs" initramfs "$arch"
+		SELFTESTS_BUILT[$arch]=1
+	fi
+}
+declare -A SELFTESTS_BUILT=()
+
+# limits of a boot, in seconds: a test, and the whole
+test_limit() { if in_bochs "$1"; then echo 600; else echo 300; fi; }
+boot_limit() { if in_bochs "$1"; then echo 1500; else echo 900; fi; }
+
+# run_on PLATFORM ours|base TEST...: boot, fill build/results/WHOSE/PLATFORM
+run_on()
+{
+	local platform=$1 whose=$2 variant dir
+	shift 2
+
+	variant=$(variant_of "$platform")
+	dir=$BUILD/results/$whose/$platform
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	job "$platform" "$(test_limit "$platform")" "$@" >"$dir/initrd.job"
+	job_initramfs "$platform" "$variant" "$whose" "$dir/initrd"
+	: >"$dir/ktap"
+	: >"$dir/console"
+	boot_limited "$(boot_limit "$platform")" "$platform" \
+		"$(kernel_of "$variant" "${whose/ours/}")" "$dir/initrd" "$dir"
+	{
+		ktap "$platform" "$dir/ktap" "$@"
+		splats "$platform" "$dir/console" | awk -v p="$platform" \
+			'{ printf "%s\tkernel splat\tfail\t%s\n", p, $0; exit }'
+	} >"$dir/results"
+	rm -f "$dir/initrd" "$dir/iso.img"
+}
+
+# show PLATFORM WHOSE: what failed there, with the console's end
+show_failure()
+{
+	local dir=$BUILD/results/$2/$1 s
+
+	s=$(splats "$1" "$dir/console")
+	if [[ -n $s ]]; then
+		echo "kernel splats on $1:"
+		head -n 20 <<<"$s" | sed 's/^/  | /'
+	fi
+	echo "the console's end ($dir/console):"
+	tail -n 20 "$dir/console" | sed 's/^/  | /'
+	[[ ! -s $dir/emulator ]] || { echo "the emulator said:"; tail -n 5 "$dir/emulator" | tr -d '\033' | sed 's/^/  | /'; }
+}
+
+# stream FILE PID: the KTAP lines of FILE as they come, until PID ends
+stream()
+{
+	tail -n +1 -f --pid="$2" -s 0.2 "$1" 2>/dev/null | tr -d '\r' |
+		grep --line-buffered -E '^(# )?(TAP version|1\.\.|(not )?ok )|^# .*(Assertion|Expected|mismatch|errno)' || :
+}
+
+verb_run()
+{
+	local platform=${PLATFORM:-svm} child dir tests
+
+	platform_arch "$platform" >/dev/null
+	check_tests
+	prepare "$platform" ours || die "Bochs cannot be installed here, so PLATFORM=vmx cannot run"
+	tests=$(if [[ -n ${TESTS-} ]]; then tests_on "$platform"; else tests_on "$platform" '^gpc_'; fi)
+	[[ -n $tests ]] || tests=$(tests_on "$platform")
+	[[ -n $tests ]] || die "none of TESTS runs on $platform"
+	dir=$BUILD/results/ours/$platform
+	note "boot $platform, kernel $(variant_of "$platform")"
+	# shellcheck disable=SC2086
+	run_on "$platform" ours $tests &
+	child=$!
+	while kill -0 "$child" 2>/dev/null && [[ ! -e $dir/ktap ]]; do sleep 0.1; done
+	stream "$dir/ktap" "$child"
+	wait "$child" || die "the boot of $platform failed"
+	if ! table <"$dir/results"; then
+		show_failure "$platform" ours >&2
+		exit 1
+	fi
+}
+
+# results of the lab's own tests
+lab_tests()
+{
+	need bats
+	bats --formatter tap "$TOP/lab/tests" >"$LOGS/bats.log" 2>&1 </dev/null || :
+	mkdir -p "$BUILD/results/lab"
+	bats_results <"$LOGS/bats.log" >"$BUILD/results/lab/results"
+}
+
+# Both cores are kept busy: Bochs has one CPU and takes longest, so it starts
+# first, and the arm64 kernel is built beside it.
+all_platforms()
+{
+	local whose=$1 p
+	local -A child=()
+	SKIPPED=()
+
+	for p in $(tac_vmx_first); do
+		if ! prepare "$p" "$whose"; then
+			echo "*** Bochs cannot be installed here: vmx is SKIPPED ***"
+			SKIPPED+=("$p")
+			continue
+		fi
+		# shellcheck disable=SC2046
+		run_on "$p" "$whose" $(tests_on "$p") &
+		child[$p]=$!
+		if ! in_bochs "$p"; then
+			wait_for_platform "$p" "${child[$p]}"
+			unset "child[$p]"
+		else
+			note "boot $p in the background"
+		fi
+	done
+	for p in "${!child[@]}"; do
+		wait_for_platform "$p" "${child[$p]}"
+	done
+}
+
+tac_vmx_first()
+{
+	local p
+
+	for p in ${PLATFORM:-$PLATFORMS_ALL}; do
+		platform_arch "$p" >/dev/null
+		! in_bochs "$p" || echo "$p"
+	done
+	for p in ${PLATFORM:-$PLATFORMS_ALL}; do
+		in_bochs "$p" || echo "$p"
+	done
+}
+
+wait_for_platform()
+{
+	local start=$SECONDS
+
+	printf '%-58s' "run the tests on $1"
+	wait "$2" || die "the boot of $1 failed"
+	printf '%3d s\n' $((SECONDS - start))
+}
+
+# gather WHOSE: all results in the order of the table
+gather()
+{
+	local p t
+
+	for p in ${PLATFORM:-$PLATFORMS_ALL}; do
+		if [[ " ${SKIPPED[*]-} " = *" $p "* ]]; then
+			for t in $(tests_on "$p"); do
+				printf '%s\t%s\tskip\tBochs is not installable\n' "$p" "$t"
+			done
+		else
+			cat "$BUILD/results/$1/$p/results"
+		fi
+	done
+}
+
+verb_test()
+{
+	local p all=$BUILD/results/all base=
+
+	check_tests
+	for p in ${PLATFORM-}; do platform_arch "$p" >/dev/null; done
+	[[ -n ${TESTS-} ]] || lab_tests
+	all_platforms ours
+	{
+		gather ours
+		[[ -n ${TESTS-} ]] || cat "$BUILD/results/lab/results"
+	} >"$all"
+	base
+	base=$(base_results)
+	if ! table "$([[ ! -e $base ]] || echo "$base")" <"$all"; then
+		for p in ${PLATFORM:-$PLATFORMS_ALL}; do
+			! grep -q $'\tfail\t' "$BUILD/results/ours/$p/results" 2>/dev/null || show_failure "$p" ours >&2
+		done
+		# The closing line stays the last.
+		table <"$all" | tail -n 1
+		exit 1
+	fi
+}
+
+# Where the base's results are kept: by what they were made of.
+base_results()
+{
+	local key
+
+	key=$({ echo "$BASE_VERSION"; cat "$TOP/lab/tests.list" "$TOP/lab/init"
+		cat "$TOP"/tools/testing/selftests/kvm/*/gpc* 2>/dev/null || :; } | digest)
+	echo "$CACHE/base-results/$BASE_VERSION-$key"
+}
+
+verb_base_test()
+{
+	local file
+
+	check_tests
+	need build
+	base
+	file=$(base_results)
+	if [[ -e $file && -z ${TESTS-}${PLATFORM-} ]]; then
+		note "kept results of the unpatched base $BASE_VERSION:"
+	else
+		all_platforms base
+		mkdir -p "${file%/*}"
+		if [[ -n ${TESTS-}${PLATFORM-} ]]; then file=$BUILD/results/base/all; fi
+		gather base >"$file.tmp"
+		mv "$file.tmp" "$file"
+	fi
+	table <"$file"
+}

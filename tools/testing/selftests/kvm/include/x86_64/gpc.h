@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Common ground of the guest page cache tests.
+ *
+ * A test plays the VMM: it owns one memslot, GPC_SLOT, and what lies behind it,
+ * and it takes that backing away while KVM has a page of it cached.  The page
+ * holds a pvclock area, because KVM rewrites that whenever it is told to.
+ *
+ * Proof of a rewrite: each KVM_SET_CLOCK starts an era that no earlier write
+ * can hold, and the guest must read a time of that era.  Proof that nothing
+ * else was written: all other bytes, and all pages that the VMM took away, are
+ * filled with GPC_POISON and must stay so.
+ */
+#ifndef SELFTEST_KVM_GPC_H
+#define SELFTEST_KVM_GPC_H
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <asm/kvm_para.h>
+#include <asm/pvclock.h>
+#include <asm/pvclock-abi.h>
+
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "test_util.h"
+
+#define GPC_SLOT	10
+#define GPC_GPA		0x40000000ul	/* 2 MiB aligned; the guest maps it 1:1 */
+#define GPC_PAGES	4
+#define GPC_SIZE	(GPC_PAGES * PAGE_SIZE)
+
+/* Even, so that version is odd; PVCLOCK_GUEST_STOPPED, which KVM keeps, clear. */
+#define GPC_POISON	0xa5
+
+#define GPC_CLOCK_SIZE	sizeof(struct pvclock_vcpu_time_info)
+/* The page in the middle of the slot where most tests put the clock. */
+#define GPC_CLOCK	(GPC_GPA + PAGE_SIZE)
+
+#define GPC_ERA_NS	(1000ull * NSEC_PER_SEC)
+
+/* What the guest does next, and what came of it. */
+struct gpc_step {
+	uint32_t msr;		/* write val to it, unless 0 */
+	uint64_t val;
+	uint64_t clock;		/* GVA of a pvclock area to read, unless 0 */
+	uint64_t peek;		/* GVA of a word to read, unless 0 */
+	uint8_t vector;		/* raised by the MSR write */
+	uint64_t ns;
+	uint64_t word;
+};
+
+static struct gpc_step gpc_step;
+static uint64_t gpc_era;
+static struct __test_metadata *gpc_metadata;
+
+/* The harness wants its own variable to note a skip with a reason. */
+#define GPC_REQUIRE(cond, fmt, ...)					\
+do {									\
+	if (!(cond)) {							\
+		struct __test_metadata *_metadata = gpc_metadata;	\
+									\
+		gpc_restore();						\
+		SKIP(_exit(KSFT_SKIP), fmt, ##__VA_ARGS__);		\
+	}								\
+} while (0)
+
+#define GPC_TEST_SUITE(name)						\
+	FIXTURE(name) {							\
+		struct kvm_vcpu *vcpu;					\
+	};								\
+									\
+	FIXTURE_SETUP(name) {						\
+		gpc_metadata = _metadata;				\
+		self->vcpu = gpc_create();				\
+	}								\
+									\
+	FIXTURE_TEARDOWN(name) {					\
+		kvm_vm_free(self->vcpu->vm);				\
+		gpc_restore();						\
+	}
+
+/*
+ * Guest
+ */
+
+static uint64_t gpc_guest_time(struct pvclock_vcpu_time_info *clock)
+{
+	uint32_t version;
+	uint64_t ns;
+	int i;
+
+	for (i = 0; i < 1000; i++) {
+		version = READ_ONCE(clock->version);
+		barrier();
+		ns = __pvclock_read_cycles(clock, rdtsc());
+		barrier();
+		if (!(version & 1) && version == READ_ONCE(clock->version))
+			return ns;
+	}
+
+	GUEST_FAIL("clock never consistent, version 0x%x", version);
+	return 0;
+}
+
+/* A time that is consistent and seen to advance. */
+static uint64_t gpc_guest_advancing_time(struct pvclock_vcpu_time_info *clock)
+{
+	uint64_t first = gpc_guest_time(clock), prev = first, ns;
+	int i;
+
+	for (i = 0; i < 1000; i++) {
+		ns = gpc_guest_time(clock);
+		GUEST_ASSERT(ns >= prev);
+		if (ns > first)
+			return ns;
+		prev = ns;
+	}
+
+	GUEST_FAIL("clock stands still at %lu ns", first);
+	return 0;
+}
+
+static void gpc_guest(void)
+{
+	struct gpc_step *s = &gpc_step;
+
+	for (;;) {
+		if (READ_ONCE(s->msr))
+			s->vector = wrmsr_safe(s->msr, s->val);
+		if (READ_ONCE(s->clock))
+			s->ns = gpc_guest_advancing_time((void *)s->clock);
+		if (READ_ONCE(s->peek))
+			s->word = *(uint64_t *)s->peek;
+		GUEST_SYNC(0);
+	}
+}
+
+/*
+ * VMM: settings of the host that a test changes, and puts back
+ */
+
+static struct gpc_setting {
+	const char *path;
+	char old[32];
+} gpc_settings[4];
+
+static bool gpc_write_file(const char *path, const char *val)
+{
+	int fd = open(path, O_WRONLY);
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	n = write(fd, val, strlen(val));
+	close(fd);
+	return n == strlen(val);
+}
+
+static void gpc_restore(void)
+{
+	int i;
+
+	for (i = ARRAY_SIZE(gpc_settings) - 1; i >= 0; i--) {
+		struct gpc_setting *s = &gpc_settings[i];
+
+		if (s->path)
+			gpc_write_file(s->path, s->old);
+		s->path = NULL;
+	}
+}
+
+static inline bool gpc_set(const char *path, const char *val)
+{
+	struct gpc_setting *s = gpc_settings;
+	ssize_t n;
+	int fd;
+
+	while (s->path)
+		s++;
+	TEST_ASSERT(s < gpc_settings + ARRAY_SIZE(gpc_settings), "Too many settings");
+
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		return false;
+	n = read(fd, s->old, sizeof(s->old) - 1);
+	close(fd);
+	if (n <= 0)
+		return false;
+	s->old[n] = '\0';
+	s->path = path;
+	return gpc_write_file(path, val);
+}
+
+/*
+ * VMM: memory
+ */
+
+/* Pages of @backing, all poisoned; an area of the VMM's, not yet a memslot. */
+static inline void *gpc_mmap(void *at, size_t size, int flags, int fd, off_t off)
+{
+	void *mem = mmap(at, size, PROT_READ | PROT_WRITE,
+			 flags | (at ? MAP_FIXED : 0), fd, off);
+
+	TEST_ASSERT(mem != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap()", -1));
+	memset(mem, GPC_POISON, size);
+	return mem;
+}
+
+static inline void *gpc_mmap_anon(void *at)
+{
+	return gpc_mmap(at, GPC_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+static inline void gpc_slot(struct kvm_vm *vm, uint32_t flags, uint64_t gpa,
+			    uint64_t size, void *mem)
+{
+	vm_set_user_memory_region(vm, GPC_SLOT, flags, gpa, size, mem);
+}
+
+static inline void gpc_slot_delete(struct kvm_vm *vm)
+{
+	vm_set_user_memory_region(vm, GPC_SLOT, 0, 0, 0, NULL);
+}
+
+static inline bool gpc_is_poison(const void *mem, size_t size)
+{
+	const uint8_t *p = mem;
+
+	while (size && *p == GPC_POISON) {
+		p++;
+		size--;
+	}
+	return !size;
+}
+
+#define GPC_ASSERT_POISON(mem, size)					\
+	TEST_ASSERT(gpc_is_poison(mem, size), "Written to: " #mem)
+
+/*
+ * Pages that stay with the VMM once they are filled, last freed first: a page of
+ * the slot that went back to the kernel is most likely one of them, and the next
+ * page of the slot is then a different one.
+ */
+#define GPC_HOARD_SIZE	(256 * PAGE_SIZE)
+
+static inline void *gpc_hoard_reserve(void)
+{
+	void *mem = mmap(NULL, GPC_HOARD_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	TEST_ASSERT(mem != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap()", -1));
+	(void)madvise(mem, GPC_HOARD_SIZE, MADV_NOHUGEPAGE);
+	return mem;
+}
+
+static inline void *gpc_hoard(void)
+{
+	return memset(gpc_hoard_reserve(), GPC_POISON, GPC_HOARD_SIZE);
+}
+
+/* Documentation/admin-guide/mm/pagemap.rst */
+#define GPC_PAGEMAP_PFN		((1ull << 55) - 1)
+#define GPC_PAGEMAP_SWAPPED	(1ull << 62)
+#define GPC_PAGEMAP_PRESENT	(1ull << 63)
+
+static inline uint64_t gpc_pagemap(void *hva)
+{
+	uint64_t entry;
+	int fd;
+
+	fd = open_path_or_exit("/proc/self/pagemap", O_RDONLY);
+	TEST_ASSERT(pread(fd, &entry, sizeof(entry), (uintptr_t)hva / PAGE_SIZE * sizeof(entry)) ==
+		    sizeof(entry), "Cannot read the pagemap");
+	close(fd);
+	return entry;
+}
+
+/* 0 when nothing is mapped there. */
+static inline uint64_t gpc_pfn(void *hva)
+{
+	uint64_t entry = gpc_pagemap(hva);
+
+	return entry & GPC_PAGEMAP_PRESENT ? entry & GPC_PAGEMAP_PFN : 0;
+}
+
+/*
+ * VMM: the vCPU
+ */
+
+static struct kvm_vcpu *gpc_create(void)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm = vm_create_with_one_vcpu(&vcpu, NULL);
+
+	/* Freed pages are kept per CPU; see gpc_hoard(). */
+	kvm_pin_this_task_to_pcpu(sched_getcpu());
+	atexit(gpc_restore);
+	virt_map(vm, GPC_GPA, GPC_GPA, GPC_PAGES);
+	return vcpu;
+}
+
+static void gpc_run(struct kvm_vcpu *vcpu, struct gpc_step step)
+{
+	struct ucall uc;
+
+	gpc_step = step;
+	sync_global_to_guest(vcpu->vm, gpc_step);
+	vcpu_run(vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
+
+	switch (get_ucall(vcpu, &uc)) {
+	case UCALL_SYNC:
+		break;
+	case UCALL_ABORT:
+		REPORT_GUEST_ASSERT(uc);
+	default:
+		TEST_FAIL("Unexpected ucall %lu", uc.cmd);
+	}
+	sync_global_from_guest(vcpu->vm, gpc_step);
+}
+
+static inline void gpc_wrmsr(struct kvm_vcpu *vcpu, uint32_t msr, uint64_t val)
+{
+	gpc_run(vcpu, (struct gpc_step) { .msr = msr, .val = val });
+	TEST_ASSERT(!gpc_step.vector, "WRMSR 0x%x of 0x%lx raised vector %u",
+		    msr, val, gpc_step.vector);
+}
+
+/* Oblige KVM to rewrite every clock before it enters the guest again. */
+static void gpc_new_era(struct kvm_vm *vm)
+{
+	struct kvm_clock_data data = { .clock = gpc_era += GPC_ERA_NS };
+
+	vm_ioctl(vm, KVM_SET_CLOCK, &data);
+}
+
+/* As gpc_new_era(), and let KVM do it; the guest looks at nothing. */
+static inline void gpc_update(struct kvm_vcpu *vcpu)
+{
+	gpc_new_era(vcpu->vm);
+	gpc_run(vcpu, (struct gpc_step) { });
+}
+
+/* The guest reads, at @gva, a clock that KVM has written just now. */
+static inline void gpc_assert_served(struct kvm_vcpu *vcpu, uint64_t gva)
+{
+	gpc_new_era(vcpu->vm);
+	gpc_run(vcpu, (struct gpc_step) { .clock = gva });
+	TEST_ASSERT(gpc_step.ns >= gpc_era && gpc_step.ns - gpc_era < GPC_ERA_NS,
+		    "Guest reads %lu ns, clock was set to %lu ns", gpc_step.ns, gpc_era);
+}
+
+/*
+ * As gpc_assert_served(), and in the page at @mem, which backs @gva, KVM writes
+ * the clock and nothing but the clock.
+ */
+static inline void gpc_assert_served_in(struct kvm_vcpu *vcpu, uint64_t gva, void *mem)
+{
+	size_t start = gva % PAGE_SIZE, end = start + GPC_CLOCK_SIZE;
+
+	memset(mem, GPC_POISON, PAGE_SIZE);
+	gpc_assert_served(vcpu, gva);
+	GPC_ASSERT_POISON(mem, start);
+	GPC_ASSERT_POISON(mem + end, PAGE_SIZE - end);
+}
+
+#endif /* SELFTEST_KVM_GPC_H */

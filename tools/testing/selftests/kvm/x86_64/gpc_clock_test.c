@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * kvmclock, when the memory behind it changes under the VMM's own address: the
+ * guest reads the clock in the page it has now, and KVM leaves alone the page
+ * it had before.
+ */
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "gpc.h"
+
+#include <linux/falloc.h>
+#include <linux/kernel-page-flags.h>
+#include <linux/mempolicy.h>
+
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE	101
+#endif
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT		21
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE		25
+#endif
+
+#define KSM		"/sys/kernel/mm/ksm/"
+#define HUGE_SIZE	(2ul << 20)
+
+GPC_TEST_SUITE(gpc_clock);
+
+#define CLOCK_TEST(test) KVM_ONE_VCPU_TEST(gpc_clock, test, gpc_guest)
+
+/* Have the guest turn its clock on, in the second page of @mem. */
+static void *clock_on(struct kvm_vcpu *vcpu, void *mem, size_t size)
+{
+	void *page = mem + (GPC_CLOCK - GPC_GPA);
+
+	gpc_slot(vcpu->vm, 0, GPC_GPA, size, mem);
+	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPC_CLOCK | KVM_MSR_ENABLED);
+	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
+	return page;
+}
+
+static void *clock_on_anon(struct kvm_vcpu *vcpu)
+{
+	return clock_on(vcpu, gpc_mmap_anon(NULL), GPC_SIZE);
+}
+
+/* KVM finds the present page by itself, and again when the VMM has touched it. */
+static void assert_follows(struct kvm_vcpu *vcpu, void *page)
+{
+	gpc_assert_served(vcpu, GPC_CLOCK);
+	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
+}
+
+/* 2 MiB of small pages, aligned to 2 MiB. */
+static void *mmap_aligned(void)
+{
+	void *mem = mmap(NULL, 2 * HUGE_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	TEST_ASSERT(mem != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap()", -1));
+	mem = (void *)align_up((uintptr_t)mem, HUGE_SIZE);
+	GPC_REQUIRE(!madvise(mem, HUGE_SIZE, MADV_NOHUGEPAGE),
+		    "kernel without transparent huge pages");
+	memset(mem, GPC_POISON, HUGE_SIZE);
+	return mem;
+}
+
+static bool is_thp(void *hva)
+{
+	uint64_t flags;
+	int fd;
+
+	fd = open_path_or_exit("/proc/kpageflags", O_RDONLY);
+	TEST_ASSERT(pread(fd, &flags, sizeof(flags), gpc_pfn(hva) * sizeof(flags)) ==
+		    sizeof(flags), "Cannot read the page flags");
+	close(fd);
+	return flags & (1ull << KPF_THP);
+}
+
+static void collapse(void *mem)
+{
+	int i, r;
+
+	TEST_ASSERT(!madvise(mem, HUGE_SIZE, MADV_HUGEPAGE),
+		    __KVM_SYSCALL_ERROR("madvise(MADV_HUGEPAGE)", -1));
+	for (i = 0; i < 100; i++) {
+		r = madvise(mem, HUGE_SIZE, MADV_COLLAPSE);
+		if (!r || errno != EAGAIN)
+			break;
+	}
+	GPC_REQUIRE(!r || errno != ENOMEM, "no huge page to collapse into");
+	TEST_ASSERT(!r, __KVM_SYSCALL_ERROR("madvise(MADV_COLLAPSE)", r));
+	TEST_ASSERT(is_thp(mem), "Collapsed, but not into a huge page");
+}
+
+CLOCK_TEST(follows_madvise_dontneed)
+{
+	void *page = clock_on_anon(vcpu), *hoard;
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_DONTNEED),
+		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
+	hoard = gpc_hoard();
+
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
+}
+
+CLOCK_TEST(follows_mmap_over_it)
+{
+	void *page = clock_on_anon(vcpu), *hoard;
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	gpc_mmap(page, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	hoard = gpc_hoard();
+
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
+}
+
+/* The page lives on at another address, where the guest has no business. */
+CLOCK_TEST(stays_at_its_address_when_mremap_takes_the_page)
+{
+	void *page = clock_on_anon(vcpu), *moved;
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	moved = mremap(page, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		       gpc_mmap_anon(NULL));
+	TEST_ASSERT(moved != MAP_FAILED, __KVM_SYSCALL_ERROR("mremap()", -1));
+	gpc_mmap(page, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(moved, PAGE_SIZE);
+}
+
+CLOCK_TEST(follows_mremap_over_it)
+{
+	void *page = clock_on_anon(vcpu), *hoard;
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	TEST_ASSERT(mremap(gpc_mmap_anon(NULL), PAGE_SIZE, PAGE_SIZE,
+			   MREMAP_MAYMOVE | MREMAP_FIXED, page) == page,
+		    __KVM_SYSCALL_ERROR("mremap()", -1));
+	hoard = gpc_hoard();
+
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
+}
+
+CLOCK_TEST(waits_out_mprotect)
+{
+	const int prots[] = { PROT_NONE, PROT_READ };
+	void *page = clock_on_anon(vcpu);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(prots); i++) {
+		memset(page, GPC_POISON, PAGE_SIZE);
+		TEST_ASSERT(!mprotect(page, PAGE_SIZE, prots[i]),
+			    __KVM_SYSCALL_ERROR("mprotect()", -1));
+		gpc_update(vcpu);
+
+		TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ | PROT_WRITE),
+			    __KVM_SYSCALL_ERROR("mprotect()", -1));
+		GPC_ASSERT_POISON(page, PAGE_SIZE);
+		assert_follows(vcpu, page);
+	}
+}
+
+CLOCK_TEST(survives_mprotect_round_trip)
+{
+	void *page = clock_on_anon(vcpu);
+
+	TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_NONE) &&
+		    !mprotect(page, PAGE_SIZE, PROT_READ | PROT_WRITE),
+		    __KVM_SYSCALL_ERROR("mprotect()", -1));
+	assert_follows(vcpu, page);
+}
+
+/* The child has the page as it was; the guest's side gets a copy. */
+CLOCK_TEST(follows_copy_on_write)
+{
+	void *page = clock_on_anon(vcpu);
+	int pipefd[2], status;
+	char c;
+	pid_t pid;
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	TEST_ASSERT(!pipe(pipefd), __KVM_SYSCALL_ERROR("pipe()", -1));
+	pid = fork();
+	TEST_ASSERT(pid >= 0, __KVM_SYSCALL_ERROR("fork()", pid));
+	if (!pid) {
+		close(pipefd[1]);
+		_exit(read(pipefd[0], &c, 1) || !gpc_is_poison(page, PAGE_SIZE));
+	}
+
+	gpc_assert_served(vcpu, GPC_CLOCK);
+	close(pipefd[1]);
+	TEST_ASSERT(waitpid(pid, &status, 0) == pid && WIFEXITED(status),
+		    "Lost the child");
+	TEST_ASSERT(!WEXITSTATUS(status), "Written to: the child's page");
+	assert_follows(vcpu, page);
+}
+
+/* To another node where there is one, else off a page said to be failing. */
+static void migrate(void *page)
+{
+	int node, here, i, r, status = -1;
+
+	TEST_ASSERT(!syscall(__NR_move_pages, 0, 1ul, &page, NULL, &here, 0),
+		    __KVM_SYSCALL_ERROR("move_pages()", -1));
+	for (node = 0; node < 8 && status < 0; node++) {
+		if (node == here)
+			continue;
+		for (i = 0; i < 10 && status != node; i++)
+			if (syscall(__NR_move_pages, 0, 1ul, &page, &node, &status, MPOL_MF_MOVE))
+				break;
+	}
+	if (status >= 0)
+		return;
+
+	r = madvise(page, PAGE_SIZE, MADV_SOFT_OFFLINE);
+	GPC_REQUIRE(!r || (errno != EINVAL && errno != EPERM),
+		    "one NUMA node, and no MADV_SOFT_OFFLINE: %s", strerror(errno));
+	TEST_ASSERT(!r, __KVM_SYSCALL_ERROR("madvise(MADV_SOFT_OFFLINE)", r));
+}
+
+CLOCK_TEST(follows_page_migration)
+{
+	void *page = clock_on_anon(vcpu), *hoard;
+	uint64_t pfn = gpc_pfn(page);
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	migrate(page);
+	TEST_ASSERT(gpc_pfn(page) && gpc_pfn(page) != pfn, "Page did not migrate");
+	hoard = gpc_hoard();
+
+	GPC_ASSERT_POISON(page, PAGE_SIZE);
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
+}
+
+/* Have ksmd merge two equal pages; with the clock between poison in both. */
+static void *ksm_merge(void *page)
+{
+	void *twin = gpc_mmap(NULL, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int i;
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	GPC_REQUIRE(!madvise(page, PAGE_SIZE, MADV_MERGEABLE) &&
+		    !madvise(twin, PAGE_SIZE, MADV_MERGEABLE),
+		    "kernel without KSM");
+	GPC_REQUIRE(gpc_set(KSM "sleep_millisecs", "1") &&
+		    gpc_set(KSM "pages_to_scan", "1000") &&
+		    gpc_set(KSM "run", "1"), "ksmd cannot be started");
+
+	for (i = 0; i < 5000 && gpc_pfn(page) != gpc_pfn(twin); i++)
+		usleep(1000);
+	TEST_ASSERT(gpc_pfn(page) && gpc_pfn(page) == gpc_pfn(twin), "Pages were not merged");
+	return twin;
+}
+
+CLOCK_TEST(leaves_a_page_merged_by_ksm)
+{
+	void *page = clock_on_anon(vcpu), *twin = ksm_merge(page);
+
+	/* Not merged again before it is looked at. */
+	gpc_write_file(KSM "run", "0");
+	gpc_assert_served(vcpu, GPC_CLOCK);
+	TEST_ASSERT(gpc_pfn(page) != gpc_pfn(twin), "Page is still merged");
+	GPC_ASSERT_POISON(twin, PAGE_SIZE);
+
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(twin, PAGE_SIZE);
+}
+
+CLOCK_TEST(follows_ksm_unmerge)
+{
+	void *page = clock_on_anon(vcpu), *twin = ksm_merge(page);
+
+	TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_UNMERGEABLE),
+		    __KVM_SYSCALL_ERROR("madvise(MADV_UNMERGEABLE)", -1));
+	TEST_ASSERT(gpc_pfn(page) != gpc_pfn(twin), "Page is still merged");
+
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(twin, PAGE_SIZE);
+}
+
+CLOCK_TEST(follows_thp_collapse)
+{
+	void *mem = mmap_aligned(), *page = clock_on(vcpu, mem, HUGE_SIZE), *hoard;
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	collapse(mem);
+	hoard = gpc_hoard();
+
+	GPC_ASSERT_POISON(page, PAGE_SIZE);
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
+}
+
+/* A neighbour goes read-only: the huge mapping falls apart, the page stays. */
+CLOCK_TEST(survives_thp_mapping_split)
+{
+	void *mem = mmap_aligned(), *page;
+
+	collapse(mem);
+	page = clock_on(vcpu, mem, HUGE_SIZE);
+	TEST_ASSERT(!mprotect(mem + HUGE_SIZE / 2, PAGE_SIZE, PROT_READ),
+		    __KVM_SYSCALL_ERROR("mprotect()", -1));
+	assert_follows(vcpu, page);
+}
+
+/* The clock's page alone is cut out of the huge page. */
+CLOCK_TEST(follows_madvise_dontneed_within_thp)
+{
+	void *mem = mmap_aligned(), *page;
+	uint64_t pfn;
+
+	collapse(mem);
+	page = clock_on(vcpu, mem, HUGE_SIZE);
+	pfn = gpc_pfn(page);
+	TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_DONTNEED),
+		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
+
+	assert_follows(vcpu, page);
+	TEST_ASSERT(gpc_pfn(page) != pfn, "Page was not cut out");
+	GPC_ASSERT_POISON(page + PAGE_SIZE, HUGE_SIZE - (page + PAGE_SIZE - mem));
+}
+
+CLOCK_TEST(survives_thp_split)
+{
+	char dir[] = "/tmp/gpc.XXXXXX", range[64], path[64];
+	void *mem = mmap_aligned(), *page;
+	bool split;
+
+	collapse(mem);
+	page = clock_on(vcpu, mem, HUGE_SIZE);
+
+	/* Documentation/admin-guide/mm/transhuge.rst names no other way. */
+	GPC_REQUIRE(mkdtemp(dir), "no folder under /tmp for debugfs");
+	snprintf(path, sizeof(path), "%s/split_huge_pages", dir);
+	snprintf(range, sizeof(range), "%d,0x%lx,0x%lx", getpid(), (uintptr_t)mem,
+		 (uintptr_t)mem + HUGE_SIZE);
+	split = !mount("none", dir, "debugfs", 0, NULL) && gpc_write_file(path, range);
+	umount2(dir, MNT_DETACH);
+	rmdir(dir);
+	GPC_REQUIRE(split, "no split_huge_pages in debugfs");
+	TEST_ASSERT(!is_thp(page), "Huge page was not split");
+
+	assert_follows(vcpu, page);
+}
+
+/*
+ * One huge page goes back to the pool and to another mapping, which leaves the
+ * slot the second one.
+ */
+CLOCK_TEST(follows_hugetlb_replacement)
+{
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE |
+			  (21 << MAP_HUGE_SHIFT);
+	void *mem, *other, *page;
+	uint64_t pfn;
+
+	GPC_REQUIRE(gpc_set("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "2"),
+		    "kernel without 2 MiB hugetlb pages");
+	mem = mmap(NULL, HUGE_SIZE, PROT_READ | PROT_WRITE, flags, -1, 0);
+	other = mmap(NULL, HUGE_SIZE, PROT_READ | PROT_WRITE, flags, -1, 0);
+	GPC_REQUIRE(mem != MAP_FAILED && other != MAP_FAILED &&
+		    !madvise(mem, HUGE_SIZE, MADV_POPULATE_WRITE) &&
+		    !madvise(other, HUGE_SIZE, MADV_POPULATE_WRITE),
+		    "no two 2 MiB hugetlb pages to be had");
+	TEST_ASSERT(!madvise(other, HUGE_SIZE, MADV_DONTNEED),
+		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
+
+	memset(mem, GPC_POISON, HUGE_SIZE);
+	page = clock_on(vcpu, mem, HUGE_SIZE);
+	pfn = gpc_pfn(mem);
+
+	TEST_ASSERT(!madvise(mem, HUGE_SIZE, MADV_DONTNEED),
+		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
+	memset(other, GPC_POISON, HUGE_SIZE);
+	TEST_ASSERT(gpc_pfn(other) == pfn, "The pool did not hand out the last page freed");
+
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(other, HUGE_SIZE);
+
+	/* The pool can shrink again once they are free. */
+	gpc_slot_delete(vcpu->vm);
+	munmap(mem, HUGE_SIZE);
+	munmap(other, HUGE_SIZE);
+}
+
+CLOCK_TEST(follows_memfd_punch_hole)
+{
+	int fd = kvm_memfd_alloc(GPC_SIZE, false);
+	void *alias = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
+	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
+	void *page = clock_on(vcpu, mem, GPC_SIZE), *hoard;
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	TEST_ASSERT(!fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			       page - mem, PAGE_SIZE),
+		    __KVM_SYSCALL_ERROR("fallocate()", -1));
+	hoard = gpc_hoard();
+
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
+	TEST_ASSERT(!memcmp(mem, alias, GPC_SIZE), "The file does not hold what the guest sees");
+}
+
+/* The file keeps the old page. */
+CLOCK_TEST(follows_memfd_mapped_at_another_offset)
+{
+	int fd = kvm_memfd_alloc(2 * GPC_SIZE, false);
+	void *alias = gpc_mmap(NULL, 2 * GPC_SIZE, MAP_SHARED, fd, 0);
+	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
+	void *page = clock_on(vcpu, mem, GPC_SIZE);
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	gpc_mmap(mem, GPC_SIZE, MAP_SHARED, fd, GPC_SIZE);
+
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(alias, GPC_SIZE);
+	TEST_ASSERT(!memcmp(mem, alias + GPC_SIZE, GPC_SIZE),
+		    "The file does not hold what the guest sees");
+}
+
+static bool have_swap(void)
+{
+	char buf[512] = {};
+	char *eol;
+	int fd;
+
+	fd = open("/proc/swaps", O_RDONLY);
+	if (fd < 0)
+		return false;
+	if (read(fd, buf, sizeof(buf) - 1) < 0)
+		buf[0] = '\0';
+	close(fd);
+	eol = strchr(buf, '\n');
+	return eol && eol[1];
+}
+
+CLOCK_TEST(follows_swap_out)
+{
+	void *page = clock_on_anon(vcpu), *hoard;
+	int i;
+
+	GPC_REQUIRE(have_swap(), "no swap in use");
+	memset(page, GPC_POISON, PAGE_SIZE);
+	for (i = 0; i < 1000 && !(gpc_pagemap(page) & GPC_PAGEMAP_SWAPPED); i++) {
+		TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_PAGEOUT),
+			    __KVM_SYSCALL_ERROR("madvise(MADV_PAGEOUT)", -1));
+		usleep(1000);
+	}
+	TEST_ASSERT(gpc_pagemap(page) & GPC_PAGEMAP_SWAPPED, "Page was not swapped out");
+	hoard = gpc_hoard();
+
+	gpc_assert_served(vcpu, GPC_CLOCK);
+	GPC_ASSERT_POISON(page + GPC_CLOCK_SIZE, PAGE_SIZE - GPC_CLOCK_SIZE);
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
+}
+
+int main(int argc, char *argv[])
+{
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_ADJUST_CLOCK));
+
+	return test_harness_run(argc, argv);
+}

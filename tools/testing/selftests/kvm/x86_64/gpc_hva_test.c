@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Caches bound to a user address instead of a guest address, as Xen's shared
+ * info and vCPU info can be: KVM writes what lies at that address now, whatever
+ * page that is and whatever the memslots say.
+ */
+#include <time.h>
+
+#include "gpc.h"
+
+/* Layout of the 64-bit ABI in Xen's public headers, xen.h and arch-x86/xen.h. */
+#define VCPU_INFO_SIZE	64
+#define VCPU_INFO_TIME	32
+#define SHINFO_WC	0xc00
+
+struct xen_wall_clock {
+	uint32_t version;
+	uint32_t sec;
+	uint32_t nsec;
+	uint32_t sec_hi;
+};
+
+#define XEN_MSR		0x40000200
+
+GPC_TEST_SUITE(gpc_hva);
+
+#define HVA_TEST(test) KVM_ONE_VCPU_TEST(gpc_hva, test, gpc_guest)
+
+static void *slot_add(struct kvm_vm *vm)
+{
+	struct kvm_xen_hvm_config config = {
+		.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL,
+		.msr = XEN_MSR,
+	};
+	void *mem = gpc_mmap_anon(NULL);
+
+	vm_ioctl(vm, KVM_XEN_HVM_CONFIG, &config);
+	gpc_slot(vm, 0, GPC_GPA, GPC_SIZE, mem);
+	return mem;
+}
+
+static int set_vcpu_info(struct kvm_vcpu *vcpu, void *hva)
+{
+	struct kvm_xen_vcpu_attr attr = {
+		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO_HVA,
+		.u.hva = (uintptr_t)hva,
+	};
+
+	return __vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &attr) ? -errno : 0;
+}
+
+static int set_shared_info(struct kvm_vm *vm, void *hva)
+{
+	struct kvm_xen_hvm_attr attr = {
+		.type = KVM_XEN_ATTR_TYPE_SHARED_INFO_HVA,
+		.u.shared_info.hva = (uintptr_t)hva,
+	};
+
+	return __vm_ioctl(vm, KVM_XEN_HVM_SET_ATTR, &attr) ? -errno : 0;
+}
+
+/* Has KVM write the wall clock anew through the cache that it has. */
+static int set_long_mode(struct kvm_vm *vm)
+{
+	struct kvm_xen_hvm_attr attr = {
+		.type = KVM_XEN_ATTR_TYPE_LONG_MODE,
+		.u.long_mode = 1,
+	};
+
+	return __vm_ioctl(vm, KVM_XEN_HVM_SET_ATTR, &attr) ? -errno : 0;
+}
+
+static void vcpu_info_on(struct kvm_vcpu *vcpu, void *info)
+{
+	TEST_ASSERT_EQ(set_vcpu_info(vcpu, info), 0);
+}
+
+/* The time in the vCPU info at @gpa is the one that KVM has written just now. */
+static void assert_vcpu_info(struct kvm_vcpu *vcpu, uint64_t gpa, void *page)
+{
+	gpc_assert_served(vcpu, gpa + VCPU_INFO_TIME);
+	gpc_assert_served_in(vcpu, gpa + VCPU_INFO_TIME, page);
+}
+
+static void shared_info_on(struct kvm_vm *vm, void *page)
+{
+	TEST_ASSERT_EQ(set_long_mode(vm), 0);
+	TEST_ASSERT_EQ(set_shared_info(vm, page), 0);
+}
+
+static uint64_t peek(struct kvm_vcpu *vcpu, uint64_t gva)
+{
+	gpc_run(vcpu, (struct gpc_step) { .peek = gva });
+	return gpc_step.word;
+}
+
+/*
+ * The wall clock is the time of day at which the guest's clock was zero, so the
+ * era shows in it.
+ */
+static void assert_wall_clock(struct kvm_vcpu *vcpu, uint64_t gpa)
+{
+	struct xen_wall_clock wc;
+	uint64_t words[2];
+	int64_t sec;
+
+	words[0] = peek(vcpu, gpa + SHINFO_WC);
+	words[1] = peek(vcpu, gpa + SHINFO_WC + sizeof(words[0]));
+	memcpy(&wc, words, sizeof(wc));
+
+	TEST_ASSERT(!(wc.version & 1), "Version is odd: 0x%x", wc.version);
+	TEST_ASSERT(wc.nsec < NSEC_PER_SEC, "Nanoseconds: %u", wc.nsec);
+	sec = time(NULL) - gpc_era / NSEC_PER_SEC - ((uint64_t)wc.sec_hi << 32 | wc.sec);
+	TEST_ASSERT(sec >= -1 && sec < 100, "Wall clock is off by %ld s", sec);
+}
+
+static void assert_shared_info(struct kvm_vcpu *vcpu, uint64_t gpa, void *page)
+{
+	const size_t end = SHINFO_WC + sizeof(struct xen_wall_clock);
+
+	gpc_new_era(vcpu->vm);
+	TEST_ASSERT_EQ(set_long_mode(vcpu->vm), 0);
+	assert_wall_clock(vcpu, gpa);
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	gpc_new_era(vcpu->vm);
+	TEST_ASSERT_EQ(set_long_mode(vcpu->vm), 0);
+	assert_wall_clock(vcpu, gpa);
+	GPC_ASSERT_POISON(page, SHINFO_WC);
+	GPC_ASSERT_POISON(page + end, PAGE_SIZE - end);
+}
+
+/* The page moves to another address of the VMM's, which is returned. */
+static void *take_away(void *page)
+{
+	void *moved;
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	moved = mremap(page, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		       gpc_mmap_anon(NULL));
+	TEST_ASSERT(moved != MAP_FAILED, __KVM_SYSCALL_ERROR("mremap()", -1));
+	return moved;
+}
+
+static void give_back(void *page)
+{
+	gpc_mmap(page, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+/* The page goes back to the kernel, and on to the hoard that is returned. */
+static void *drop(void *page)
+{
+	memset(page, GPC_POISON, PAGE_SIZE);
+	TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_DONTNEED),
+		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
+	return gpc_hoard();
+}
+
+HVA_TEST(vcpu_info_follows_madvise_dontneed)
+{
+	void *page = slot_add(vcpu->vm), *hoard;
+
+	vcpu_info_on(vcpu, page);
+	assert_vcpu_info(vcpu, GPC_GPA, page);
+	hoard = drop(page);
+	assert_vcpu_info(vcpu, GPC_GPA, page);
+	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
+}
+
+HVA_TEST(vcpu_info_stays_at_its_address_when_mremap_takes_the_page)
+{
+	void *page = slot_add(vcpu->vm), *moved;
+
+	vcpu_info_on(vcpu, page);
+	assert_vcpu_info(vcpu, GPC_GPA, page);
+	moved = take_away(page);
+	gpc_update(vcpu);
+	GPC_ASSERT_POISON(moved, PAGE_SIZE);
+
+	give_back(page);
+	assert_vcpu_info(vcpu, GPC_GPA, page);
+	GPC_ASSERT_POISON(moved, PAGE_SIZE);
+}
+
+HVA_TEST(vcpu_info_follows_its_attribute)
+{
+	const uint64_t offsets[] = {
+		0, 64, 4, PAGE_SIZE - VCPU_INFO_SIZE, PAGE_SIZE, 3 * PAGE_SIZE + 64,
+		GPC_SIZE - VCPU_INFO_SIZE, 0,
+	};
+	void *mem = slot_add(vcpu->vm);
+	size_t start, end;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(offsets); i++) {
+		start = offsets[i] + VCPU_INFO_TIME;
+		end = start + GPC_CLOCK_SIZE;
+
+		vcpu_info_on(vcpu, mem + offsets[i]);
+		memset(mem, GPC_POISON, GPC_SIZE);
+		gpc_assert_served(vcpu, GPC_GPA + start);
+		GPC_ASSERT_POISON(mem, start);
+		GPC_ASSERT_POISON(mem + end, GPC_SIZE - end);
+	}
+
+	vcpu_info_on(vcpu, NULL);
+	memset(mem, GPC_POISON, GPC_SIZE);
+	gpc_update(vcpu);
+	GPC_ASSERT_POISON(mem, GPC_SIZE);
+}
+
+/* From bound to a guest address to bound to a user address, and back. */
+HVA_TEST(vcpu_info_changes_its_kind)
+{
+	struct kvm_xen_vcpu_attr attr = {
+		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO,
+		.u.gpa = GPC_GPA + PAGE_SIZE,
+	};
+	void *mem = slot_add(vcpu->vm);
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		memset(mem, GPC_POISON, GPC_SIZE);
+		vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &attr);
+		assert_vcpu_info(vcpu, GPC_GPA + PAGE_SIZE, mem + PAGE_SIZE);
+		GPC_ASSERT_POISON(mem, PAGE_SIZE);
+
+		memset(mem, GPC_POISON, GPC_SIZE);
+		vcpu_info_on(vcpu, mem);
+		assert_vcpu_info(vcpu, GPC_GPA, mem);
+		GPC_ASSERT_POISON(mem + PAGE_SIZE, PAGE_SIZE);
+	}
+}
+
+/* kvmclock, bound to a guest address, goes with the memslot. */
+HVA_TEST(vcpu_info_outlives_the_memslot)
+{
+	struct pvclock_vcpu_time_info *time;
+	void *mem = slot_add(vcpu->vm);
+
+	vcpu_info_on(vcpu, mem);
+	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPC_CLOCK | KVM_MSR_ENABLED);
+	gpc_slot_delete(vcpu->vm);
+
+	memset(mem, GPC_POISON, GPC_SIZE);
+	gpc_update(vcpu);
+	time = mem + VCPU_INFO_TIME;
+	TEST_ASSERT(!(time->version & 1) && time->system_time >= gpc_era &&
+		    time->system_time - gpc_era < GPC_ERA_NS,
+		    "Time not written: version 0x%x, %llu ns",
+		    time->version, (unsigned long long)time->system_time);
+	GPC_ASSERT_POISON(mem + VCPU_INFO_SIZE, GPC_SIZE - VCPU_INFO_SIZE);
+}
+
+HVA_TEST(vcpu_info_returns_when_mapped_again)
+{
+	void *page = slot_add(vcpu->vm), *hoard = gpc_hoard_reserve();
+
+	vcpu_info_on(vcpu, page);
+	assert_vcpu_info(vcpu, GPC_GPA, page);
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	TEST_ASSERT(!munmap(page, PAGE_SIZE), __KVM_SYSCALL_ERROR("munmap()", -1));
+	memset(hoard, GPC_POISON, GPC_HOARD_SIZE);
+	gpc_update(vcpu);
+
+	give_back(page);
+	GPC_ASSERT_POISON(page, PAGE_SIZE);
+	assert_vcpu_info(vcpu, GPC_GPA, page);
+	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
+}
+
+HVA_TEST(vcpu_info_refuses_bad_addresses)
+{
+	void *mem = slot_add(vcpu->vm);
+
+	TEST_ASSERT_EQ(set_vcpu_info(vcpu, mem + 2), -ENXIO);
+	TEST_ASSERT_EQ(set_vcpu_info(vcpu, mem + PAGE_SIZE - VCPU_INFO_SIZE + 4), -EINVAL);
+	TEST_ASSERT_EQ(set_vcpu_info(vcpu, (void *)-PAGE_SIZE), -EINVAL);
+	gpc_update(vcpu);
+	GPC_ASSERT_POISON(mem, GPC_SIZE);
+
+	TEST_ASSERT(!munmap(mem + PAGE_SIZE, PAGE_SIZE), __KVM_SYSCALL_ERROR("munmap()", -1));
+	TEST_ASSERT_EQ(set_vcpu_info(vcpu, mem + PAGE_SIZE), -EFAULT);
+	gpc_update(vcpu);
+
+	give_back(mem + PAGE_SIZE);
+	vcpu_info_on(vcpu, mem + PAGE_SIZE);
+	assert_vcpu_info(vcpu, GPC_GPA + PAGE_SIZE, mem + PAGE_SIZE);
+}
+
+HVA_TEST(shared_info_follows_madvise_dontneed)
+{
+	void *page = slot_add(vcpu->vm), *hoard;
+
+	shared_info_on(vcpu->vm, page);
+	assert_shared_info(vcpu, GPC_GPA, page);
+	hoard = drop(page);
+	assert_shared_info(vcpu, GPC_GPA, page);
+	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
+}
+
+HVA_TEST(shared_info_stays_at_its_address_when_mremap_takes_the_page)
+{
+	void *page = slot_add(vcpu->vm), *moved;
+
+	shared_info_on(vcpu->vm, page);
+	assert_shared_info(vcpu, GPC_GPA, page);
+	moved = take_away(page);
+	give_back(page);
+	assert_shared_info(vcpu, GPC_GPA, page);
+	GPC_ASSERT_POISON(moved, PAGE_SIZE);
+}
+
+HVA_TEST(shared_info_returns_when_mapped_again)
+{
+	void *page = slot_add(vcpu->vm), *hoard = gpc_hoard_reserve();
+
+	shared_info_on(vcpu->vm, page);
+	assert_shared_info(vcpu, GPC_GPA, page);
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	TEST_ASSERT(!munmap(page, PAGE_SIZE), __KVM_SYSCALL_ERROR("munmap()", -1));
+	memset(hoard, GPC_POISON, GPC_HOARD_SIZE);
+	TEST_ASSERT_EQ(set_long_mode(vcpu->vm), -EFAULT);
+
+	give_back(page);
+	assert_shared_info(vcpu, GPC_GPA, page);
+	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
+}
+
+HVA_TEST(shared_info_follows_its_attribute)
+{
+	void *mem = slot_add(vcpu->vm);
+	int i;
+
+	shared_info_on(vcpu->vm, mem);
+	for (i = 1; i <= 2 * GPC_PAGES; i++) {
+		uint64_t offset = i % GPC_PAGES * PAGE_SIZE;
+
+		memset(mem, GPC_POISON, GPC_SIZE);
+		TEST_ASSERT_EQ(set_shared_info(vcpu->vm, mem + offset), 0);
+		assert_wall_clock(vcpu, GPC_GPA + offset);
+		assert_shared_info(vcpu, GPC_GPA + offset, mem + offset);
+		GPC_ASSERT_POISON(mem, offset);
+		GPC_ASSERT_POISON(mem + offset + PAGE_SIZE, GPC_SIZE - offset - PAGE_SIZE);
+	}
+
+	TEST_ASSERT_EQ(set_shared_info(vcpu->vm, NULL), 0);
+	memset(mem, GPC_POISON, GPC_SIZE);
+	TEST_ASSERT_EQ(set_long_mode(vcpu->vm), 0);
+	GPC_ASSERT_POISON(mem, GPC_SIZE);
+}
+
+HVA_TEST(shared_info_refuses_bad_addresses)
+{
+	void *mem = slot_add(vcpu->vm);
+
+	TEST_ASSERT_EQ(set_shared_info(vcpu->vm, mem + 64), -EINVAL);
+	TEST_ASSERT_EQ(set_shared_info(vcpu->vm, (void *)-PAGE_SIZE), -EINVAL);
+	TEST_ASSERT(!munmap(mem, PAGE_SIZE), __KVM_SYSCALL_ERROR("munmap()", -1));
+	TEST_ASSERT_EQ(set_shared_info(vcpu->vm, mem), -EFAULT);
+	GPC_ASSERT_POISON(mem + PAGE_SIZE, GPC_SIZE - PAGE_SIZE);
+
+	give_back(mem);
+	shared_info_on(vcpu->vm, mem);
+	assert_shared_info(vcpu, GPC_GPA, mem);
+}
+
+int main(int argc, char *argv[])
+{
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_ADJUST_CLOCK));
+	TEST_REQUIRE(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_SHARED_INFO_HVA);
+
+	return test_harness_run(argc, argv);
+}
