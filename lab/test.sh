@@ -147,6 +147,7 @@ verb_run()
 	[[ -n $tests ]] || die "none of TESTS runs on $platform"
 	dir=$BUILD/results/ours/$platform
 	note "boot $platform, kernel $(variant_of "$platform")"
+	rm -rf "$dir"
 	# shellcheck disable=SC2086
 	run_on "$platform" ours $tests &
 	child=$!
