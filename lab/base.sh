@@ -46,12 +46,12 @@ versions()
 	apt-cache madison "$1" 2>/dev/null | awk -F' *\\| *' '{ print $2 }' | awk '!seen[$0]++'
 }
 
-# releases FLAVOUR: "VERSION RELEASE" of each stock kernel that apt offers
+# releases: "VERSION RELEASE" of each stock kernel that apt offers
 releases()
 {
 	apt-cache search --names-only "^linux-headers-$BASE_SERIES\\..*-amd64\$" |
 		awk '{ sub("^linux-headers-", "", $1); print $1 }' |
-		grep -E "^[0-9.]+(\\+deb[0-9]+)?${1:+-$1}-amd64\$" |
+		grep -E '^[0-9.]+(\+deb[0-9]+)?-amd64$' |
 		while read -r rel; do
 			versions "linux-headers-$rel" | sed "s/\$/ $rel/"
 		done
@@ -113,16 +113,17 @@ base_debian()
 # download PACKAGE=VERSION...: into the cache
 download()
 {
-	local p
+	local p version
 	local -a missing=()
 
 	mkdir -p "$CACHE/debs.tmp" "$CACHE/debs"
 	for p; do
-		compgen -G "$CACHE/debs/${p%%=*}_$(sed 's/:/%3a/' <<<"${p#*=}")_*.deb" >/dev/null ||
+		version=${p#*=}
+		compgen -G "$CACHE/debs/${p%%=*}_${version/:/%3a}_*.deb" >/dev/null ||
 			missing+=("$p")
 	done
 	[[ ${#missing[@]} -gt 0 ]] || return 0
-	cd "$CACHE/debs.tmp"
+	cd "$CACHE/debs.tmp" || exit
 	apt-get -q download "${missing[@]}" ||
 		die "cannot download ${missing[*]}: is the network up? 'apt-get update' may help too"
 	mv ./*.deb "$CACHE/debs/"
@@ -172,8 +173,6 @@ base_import()
 # The stock kernel of BASE_VERSION; VARIANT=rt takes the PREEMPT_RT one.
 stock()
 {
-	local p h
-
 	base
 	[[ $BASE_KIND = debian ]] ||
 		die "there is no stock kernel to a base of kind $BASE_KIND; use VARIANT=debug, or no KDIR"
@@ -182,6 +181,7 @@ stock()
 	if [[ ! -d $STOCK ]]; then
 		step stock "get the stock kernel $KREL" stock_get "$KREL" "$BASE_VERSION"
 	fi
+	# shellcheck disable=SC2034 # for build.sh
 	STOCK_HEADERS=$STOCK/usr/src/linux-headers-$KREL
 	STOCK_CC=$(<"$STOCK/cc")
 	command -v "$STOCK_CC" >/dev/null || {

@@ -76,9 +76,7 @@ initramfs()
 		strip_into "$arch" "$BUILD/selftests.$arch/install/kvm/$f" "$t/kselftest/kvm/$f"
 		echo "kvm:$f"
 	done >"$t/kselftest/kselftest-list.txt"
-	# kselftest's runner wants coreutils' timeout; busybox's knows no --foreground.
-	printf '#!/bin/sh\n[ "$1" != --foreground ] || shift\nexec /bin/timeout "$@"\n' >"$t/usr/bin/timeout"
-	chmod +x "$t/usr/bin/timeout"
+	install -m 755 "$TOP/lab/timeout" "$t/usr/bin/timeout"
 	for lib in $(needed "$t"/kselftest/kvm/* | sort -u); do
 		for d in $(libdirs "$arch"); do
 			if [[ -e $d/$lib ]]; then
@@ -100,13 +98,14 @@ strip_into()
 	$objcopy --strip-debug "$2" "$3"
 }
 
-# modules_for PLATFORM: what to insmod, in order
+# modules_for PLATFORM: what to insmod, in order, with parameters
 modules_for()
 {
 	case $1 in
-	svm) echo irqbypass ccp kvm kvm-amd ;;
-	vmx) echo irqbypass kvm kvm-intel ;;
+	svm) printf '%s\n' irqbypass ccp kvm kvm-amd ;;
+	vmx) printf '%s\n' irqbypass kvm kvm-intel ;;
 	esac
+	echo brd rd_nr=1 rd_size=32768	# to swap to
 }
 
 # stock_module RELEASE_DIR NAME OUT
@@ -126,20 +125,21 @@ stock_module()
 # job_initramfs PLATFORM VARIANT base|ours OUT: the modules and the job on top
 job_initramfs()
 {
-	local platform=$1 variant=$2 whose=$3 out=$4 t m
+	local platform=$1 variant=$2 whose=$3 out=$4 t m args
 
 	temp t "$out.d"
 	mkdir -p "$t/lab"
 	cp "$out.job" "$t/lab/job"
 	if [[ $variant = stock || $variant = rt ]]; then
-		for m in $(modules_for "$platform"); do
+		while read -r m args; do
 			if [[ $whose = ours && -e $BUILD/$variant/$m.ko ]]; then
 				cp "$BUILD/$variant/$m.ko" "$t/lab/"
 			else
 				stock_module "$STOCK/lib/modules/$KREL" "$m" "$t/lab/$m.ko"
 			fi
-			echo "$m"
-		done >"$t/lab/modules"
+			echo "$m $args"
+		done < <(modules_for "$platform") >"$t/lab/modules"
+		gcc -static -O2 -o "$t/lab/holdvm" "$TOP/lab/holdvm.c"
 	fi
 	(cd "$t" && into "$out.job.gz" pack)
 	cat "$BUILD/initramfs.$(platform_arch "$platform").cpio.gz" "$out.job.gz" >"$out"
@@ -186,13 +186,20 @@ in_bochs()
 	[[ $1 = vmx && ${ACCEL:-tcg} = tcg ]]
 }
 
+# cmdline PLATFORM [base]: on x86 the guest's kernel leaves some of the RAM alone,
+# for tests of memory without a struct page. The end of its own share lies within
+# one of the sections that struct pages are made for; not so on the base, which
+# dies of the struct pages behind that end.
 cmdline()
 {
+	local common="panic=-1 oops=panic loglevel=5" mem=1856M
+
+	[[ ${2-} != base ]] || mem=1920M
 	case $1 in
-	svm|vmx) echo "console=ttyS0 panic=-1 oops=panic loglevel=5 tsc=reliable clocksource=tsc" ;;
-	*) echo "console=ttyAMA0 panic=-1 oops=panic loglevel=5" ;;
+	svm) echo "console=ttyS0 $common mem=$mem tsc=reliable clocksource=tsc" ;;
+	vmx) echo "console=ttyS0 $common mem=$mem tsc=reliable clocksource=tsc no_timer_check" ;;
+	*) echo "console=ttyAMA0 $common" ;;
 	esac
-	! in_bochs "$1" || echo no_timer_check
 }
 
 results_channel()
@@ -211,11 +218,11 @@ kernel_of()
 	esac
 }
 
-# boot PLATFORM KERNEL INITRD DIR: DIR/console and DIR/ktap fill while it runs.
+# boot PLATFORM KERNEL INITRD DIR [base]: DIR/console and DIR/ktap fill while it runs.
 # Returns when the machine is off; its exit status says nothing about the guest.
 boot()
 {
-	local platform=$1 kernel=$2 initrd=$3 dir=$4
+	local platform=$1 kernel=$2 initrd=$3 dir=$4 whose=${5-}
 	local -a qemu
 
 	if in_bochs "$platform"; then
@@ -226,53 +233,54 @@ boot()
 	qemu=($(machine "$platform"))
 	command -v "${qemu[0]}" >/dev/null || die "${qemu[0]} is not installed; 'make run' and 'make test' install it"
 	qemu+=(-nodefaults -display none -no-reboot -kernel "$kernel" -initrd "$initrd"
-		-append "$(cmdline "$platform" | tr '\n' ' ')"
+		-append "$(cmdline "$platform" "$whose")"
 		-chardev "file,id=con,path=$dir/console" -serial chardev:con
 		-chardev "file,id=out,path=$dir/ktap")
 	case $platform in
 	svm|vmx) qemu+=(-serial chardev:out) ;;
-	*) qemu+=(-device virtio-serial-device -device virtconsole,chardev=out) ;;
+	*) qemu+=(-device virtio-serial-device -device "virtconsole,chardev=out") ;;
 	esac
 	exec "${qemu[@]}" </dev/null >"$dir/emulator" 2>&1
 }
 
+# Bochs boots from a CD that GRUB makes. Debian's Bochs starts in its debugger:
+# `c` lets it run, and `q` ends it where a reset or a triple fault stops it. The
+# terminal display needs no terminal.
 boot_bochs()
 {
 	local platform=$1 kernel=$2 initrd=$3 dir=$4 iso=$4/iso
 
-	rm -rf "$iso"
 	mkdir -p "$iso/boot/grub"
 	cp "$kernel" "$iso/boot/vmlinuz"
 	cp "$initrd" "$iso/boot/initrd"
 	printf 'set timeout=0\nlinux /boot/vmlinuz %s\ninitrd /boot/initrd\nboot\n' \
-		"$(cmdline "$platform" | tr '\n' ' ')" >"$iso/boot/grub/grub.cfg"
+		"$(cmdline "$platform" "${5-}")" >"$iso/boot/grub/grub.cfg"
 	grub-mkrescue -o "$dir/iso.img" "$iso" >"$dir/emulator" 2>&1
 	rm -rf "$iso"
 	sed "s|@DIR@|$dir|g" "$TOP/lab/bochsrc" >"$dir/bochsrc"
-	echo c >"$dir/bochs.rc"
-	# The terminal display wants a pty; Debian's Bochs starts in its debugger.
-	exec script -qec "bochs -q -f $dir/bochsrc -rc $dir/bochs.rc" /dev/null \
-		</dev/null >"$dir/emulator" 2>&1
+	printf 'c\nq\n' >"$dir/debugger"
+	TERM=xterm exec bochs -q -f "$dir/bochsrc" -rc "$dir/debugger" \
+		</dev/null >>"$dir/emulator" 2>&1
 }
 
-# boot_limited LIMIT PLATFORM ...: boot, but not for longer than LIMIT seconds
+# boot_limited LIMIT PLATFORM KERNEL INITRD DIR [base]: boot, but not for longer than
+# LIMIT seconds
 boot_limited()
 {
-	local limit=$1 child start=$SECONDS
+	local limit=$1 dir=$5 child start=$SECONDS
 	shift
 
-	boot "$@" 9>&- &
+	(boot "$@") 9>&- &
 	child=$!
 	while kill -0 "$child" 2>/dev/null; do
 		if [[ $((SECONDS - start)) -ge $limit ]]; then
-			echo "lab: time limit of $limit s reached" >>"$4/console"
-			kill_children "$child"
-			kill -TERM "$child" 2>/dev/null || :
+			echo "lab: time limit of $limit s reached" >>"$dir/console"
+			kill -KILL "$child"
 			break
 		fi
 		sleep 0.2
 	done
-	wait "$child" || :
+	wait "$child" 2>/dev/null || :
 }
 
 verb_shell()
@@ -292,5 +300,5 @@ verb_shell()
 	qemu=($(machine "$platform"))
 	note "booting ($arch, kernel $variant); ctrl-A x ends the emulator"
 	"${qemu[@]}" -nodefaults -display none -no-reboot -kernel "$(kernel_of "$variant")" \
-		-initrd "$dir/initrd" -append "$(cmdline "$platform" | tr '\n' ' ')" -serial mon:stdio
+		-initrd "$dir/initrd" -append "$(cmdline "$platform")" -serial mon:stdio
 }

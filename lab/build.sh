@@ -59,8 +59,8 @@ objects()
 # The headers that the series changes, and only they, come before Debian's.
 changed_headers()
 {
-	{ git -C "$TREE" diff --name-only base; git -C "$TREE" ls-files -v | sed -n 's/^S //p'; } |
-		grep -E '^(include|arch/x86/include)/' | sort -u
+	git -C "$TREE" diff --name-only --diff-filter=d base |
+		{ grep -E '^(include|arch/x86/include)/' || :; }
 }
 
 modules_sync()
@@ -91,21 +91,30 @@ into_if_new()
 	fi
 }
 
-# modules VARIANT [DIR]: kvm.ko and its two vendors in build/VARIANT
+# modules_args SRC: make's arguments for a folder that modules_sync filled
+modules_args()
+{
+	local f inc=-nostdinc
+
+	for f in headers/arch/x86/include headers/arch/x86/include/uapi headers/include \
+			headers/include/uapi include/trace; do
+		inc+=" -I$1/$f"
+	done
+	# One argument a line.
+	printf '%s\n' -C "$STOCK_HEADERS" "M=$1/arch/x86/kvm" "NOSTDINC_FLAGS=$inc" modules
+}
+
+# modules VARIANT: kvm.ko and its two vendors in build/VARIANT
 modules()
 {
-	local dir=$BUILD/$1 inc
+	local dir=$BUILD/$1
 	local -a args
 
 	stock "$1"
 	tree
 	modules_sync "$dir/src"
-	inc="-nostdinc"
-	for f in arch/x86/include arch/x86/include/uapi include include/uapi; do
-		inc+=" -I$dir/src/headers/$f"
-	done
-	args=(-C "$STOCK_HEADERS" "M=$dir/src/arch/x86/kvm" "CC=ccache $STOCK_CC"
-		"NOSTDINC_FLAGS=$inc -I$dir/src/include/trace" modules)
+	mapfile -t args < <(modules_args "$dir/src")
+	args+=("CC=ccache $STOCK_CC")
 	STEP_TOTAL=$(objects "${args[@]}") \
 	step "modules-$1" "build kvm, kvm-amd, kvm-intel for $KREL" \
 		modules_make "$dir" "${args[@]}"
@@ -205,7 +214,7 @@ kernel()
 		tree
 	fi
 	mkdir -p "$dir"
-	key=$(cat $(fragments "$variant") "$TOP/lab/build.sh" | digest)
+	key=$(fragments "$variant" | xargs cat | digest)
 	if [[ ! -f $dir/.config || ! -f $dir/config-key || $(<"$dir/config-key") != "$key" ]]; then
 		step "config-${dir##*/}" "configure kernel ${dir##*/}" \
 			kernel_config "$src" "$dir" "$variant"

@@ -1,2 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-verb_check() { die "not yet"; }
+# make check: what a reviewer's tools say of the series and of the lab. Compilers
+# and sparse are compared with the base: nothing new may be said.
+
+CHECKS_FAILED=0
+
+# check TEXT command...: like step, but the next check runs all the same
+check()
+{
+	local name text=$1 start=$SECONDS rc=0 child
+	shift
+
+	name=check-${1//_/-}
+	printf '%-58s' "$text"
+	(set -e; "$@") 9>&- >"$LOGS/$name.log" 2>&1 </dev/null &
+	child=$!
+	wait "$child" || rc=$?
+	if [[ $rc -eq 0 ]]; then
+		printf '%3d s\n' $((SECONDS - start))
+	else
+		printf 'FAILED\n'
+		tail -n 30 "$LOGS/$name.log" | sed 's/^/  | /'
+		echo "  whole log: $LOGS/$name.log"
+		CHECKS_FAILED=$((CHECKS_FAILED + 1))
+	fi
+}
+
+overlay_in_kernel_form()
+{
+	overlay_files | grep -E '\.([chS]|rst|sh|bt)$'
+}
+
+check_checkpatch()
+{
+	local f rc=0 words
+
+	words=$(dpkg -L python3-codespell codespell 2>/dev/null | grep '/dictionary.txt$' | head -n 1 || :)
+	cd "$TREE"
+	# Debian's python has the modules that checkpatch's helpers want.
+	export PATH=/usr/bin:$PATH
+	for f in "$BUILD"/series/*-*.patch; do
+		[[ $f != */0000-* ]] || continue
+		# A patch that adds files asks each time for MAINTAINERS.
+		scripts/checkpatch.pl --strict --terse --no-summary --codespell ${words:+--codespellfile="$words"} --show-types \
+			--ignore FILE_PATH_CHANGES "$f" || rc=1
+	done
+	for f in $(overlay_in_kernel_form); do
+		scripts/checkpatch.pl --strict --terse --no-summary --codespell ${words:+--codespellfile="$words"} --show-types -f "$f" || rc=1
+	done
+	return $rc
+}
+
+check_kernel_doc()
+{
+	local f
+
+	cd "$TREE"
+	for f in $(overlay_files | grep -E '\.[ch]$' | grep -v '^tools/'); do
+		scripts/kernel-doc -none -Wall -Werror "$f"
+	done
+}
+
+check_shell()
+{
+	shellcheck -x "$TOP"/lab/lab "$TOP"/lab/*.sh "$TOP"/.ci/run
+	shellcheck -s sh -e SC1091 "$TOP"/lab/init
+	shellcheck "$TOP"/lab/tests/*.bats "$TOP"/lab/tests/*.bash
+}
+
+# A clone with only the folders that the series touches in its work tree.
+sparse_clone()
+{
+	local dir=$1
+
+	rm -rf "$dir"
+	git clone -q --local --no-checkout --branch base "$BASE_GIT" "$dir"
+	git -C "$dir" config core.autocrlf false
+	{ git -C "$TREE" diff --name-only base series; printf '%s\n' arch/x86/kvm/ virt/kvm/ virt/lib/; } |
+		sed 's|[^/]*$||' | sort -u | git -C "$dir" sparse-checkout set --stdin
+	git -C "$dir" checkout -q
+}
+
+# git am of the mails gives what make tree gives.
+check_git_am()
+{
+	local dir=$BUILD/check/am f
+	local -a mails
+
+	mapfile -t mails < <(find "$BUILD/series" -name '*.patch' ! -name '0000-*' | sort)
+	[[ -z $(tree_edits) ]] || die "build/tree has edits that are not in patches/; 'make refresh'"
+	sparse_clone "$dir"
+	git -C "$dir" -c user.name=check -c user.email=check@localhost am -q "${mails[@]}"
+	[[ $(git -C "$dir" rev-parse 'HEAD^{tree}') = "$(series_tree)" ]] ||
+		die "the mails do not give the commits' tree"
+	for f in $(git -C "$dir" diff --name-only base HEAD); do
+		cmp "$dir/$f" "$TREE/$f"
+	done
+	rm -rf "$dir"
+}
+
+series_tree()
+{
+	git -C "$TREE" rev-parse "$(series_commits "$TREE" | awk 'END { print $2 }')^{tree}"
+}
+
+# Each step of the series compiles.
+check_every_step()
+{
+	local dir=$BUILD/check/steps commit subject
+	local -a args
+
+	mapfile -t args < <(modules_args "$BUILD/check/src")
+	sparse_clone "$dir"
+	git -C "$dir" fetch -q "$TREE" "$(series_commits "$TREE" | awk 'END { print $2 }')"
+	git -C "$dir" branch -q series FETCH_HEAD
+	for commit in $(git -C "$dir" rev-list --reverse base..series); do
+		subject=$(git -C "$dir" log -1 --format=%s "$commit")
+		git -C "$dir" checkout -q "$commit"
+		echo "== $subject"
+		TREE=$dir modules_sync "$BUILD/check/src"
+		make -j "$JOBS" "${args[@]}" "CC=ccache $STOCK_CC"
+	done
+}
+
+# The C files that the series touches and that the modules are made of.
+touched_sources()
+{
+	git -C "$TREE" diff --name-only base series |
+		grep -E '^(arch/x86/kvm|virt/kvm)/.*\.c$'
+}
+
+# warnings DIR OUT: what W=1 and sparse say of the touched files, without the line
+warnings()
+{
+	local dir=$1 f
+	local -a args
+
+	mapfile -t args < <(modules_args "$dir")
+	for f in $(touched_sources); do
+		[[ ! -e $dir/$f ]] || touch "$dir/$f"
+	done
+	make -k -j "$JOBS" "${args[@]}" CC="$STOCK_CC" W=1 C=1 >"$2.log" 2>&1 || {
+		tail -n 30 "$2.log"
+		return 1
+	}
+	for f in $(touched_sources); do
+		grep -E "(^|/)${f##*/}:[0-9]+:[0-9]+: " "$2.log" || :
+	done | sed -E 's|^.*/([^/]*):[0-9]+:[0-9]+: |\1: |' | sort >"$2"
+}
+
+check_warnings()
+{
+	local dir=$BUILD/check/warn new
+
+	if [[ ! -s $dir/base.stamp || $(<"$dir/base.stamp") != "$BASE_VERSION $(touched_sources | digest)" ]]; then
+		rm -rf "$dir"
+		mkdir -p "$dir"
+		sparse_clone "$dir/tree"
+		TREE=$dir/tree modules_sync "$dir/base"
+		warnings "$dir/base" "$dir/warnings.base"
+		echo "$BASE_VERSION $(touched_sources | digest)" >"$dir/base.stamp"
+	fi
+	modules_sync "$dir/ours"
+	warnings "$dir/ours" "$dir/warnings.ours"
+	new=$(comm -13 "$dir/warnings.base" "$dir/warnings.ours")
+	[[ -z $new ]] || { echo "new warnings:"; echo "$new"; return 1; }
+}
+
+verb_check()
+{
+	need build check
+	base
+	tree
+	verb_series
+	check "checkpatch --strict of mails and files" check_checkpatch
+	check "kernel-doc" check_kernel_doc
+	check "shellcheck of the lab" check_shell
+	check "git am of the mails equals make tree" check_git_am
+	if [[ $BASE_KIND = debian ]]; then
+		stock
+		check "every step of the series compiles" check_every_step
+		check "W=1 and sparse: nothing new" check_warnings
+	fi
+	[[ $CHECKS_FAILED -eq 0 ]] || die "$CHECKS_FAILED checks failed"
+	note "all checks passed"
+}

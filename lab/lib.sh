@@ -37,21 +37,40 @@ cleanup()
 
 	trap '' INT TERM HUP
 	trap - EXIT
-	kill_children $$
+	end_children $$
 	[[ ${#LAB_TMP[@]} -eq 0 ]] || rm -rf "${LAB_TMP[@]}"
 	exit "$rc"
 }
 trap cleanup EXIT
 trap 'echo; echo "interrupted" >&2; exit 130' INT TERM HUP
 
-kill_children()
+# descendants PID: deepest first
+descendants()
 {
 	local child
 
-	for child in $(pgrep -P "$1"); do
-		kill_children "$child"
-		kill -TERM "$child" 2>/dev/null || :
+	for child in $(pgrep -P "$1" || :); do
+		descendants "$child"
+		echo "$child"
 	done
+}
+
+# end_children PID: TERM, time to leave in order, KILL (Bochs swallows TERM)
+end_children()
+{
+	local pids i
+
+	pids=$(descendants "$1")
+	[[ -n $pids ]] || return 0
+	# shellcheck disable=SC2086
+	kill -TERM $pids 2>/dev/null || :
+	for ((i = 0; i < 25; i++)); do
+		# shellcheck disable=SC2086
+		kill -0 $pids 2>/dev/null || return 0
+		sleep 0.2
+	done
+	# shellcheck disable=SC2086
+	kill -KILL $pids 2>/dev/null || :
 }
 
 # A temporary that is removed on every way out.

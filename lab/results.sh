@@ -3,11 +3,11 @@
 # What a run said: kernel splats on the console, KTAP on the results channel, and
 # the table of it all. A result is a line "BACKEND TEST STATUS [WHY]", tab-separated.
 
-SPLAT='WARNING: |BUG: |BUG at |Oops|Kernel panic|general protection fault|possible recursive locking|possible circular locking|possible irq lock inversion|inconsistent lock state|suspicious RCU usage|Invalid wait context|held lock freed|KASAN: |KCSAN: |KFENCE: |UBSAN: |kmemleak: |blocked for more than|self-detected stall|detected stalls|rcu_.*stall|soft lockup|hard LOCKUP|Bad page state|refcount_t: |list_(add|del) corruption|page allocation failure|Unable to handle kernel|Internal error: |ODEBUG: |Slab cache still has objects|lab: cannot load|lab: no results channel|lab: time limit'
+SPLAT='WARNING: |BUG: |BUG at |Oops|Kernel panic|general protection fault|possible recursive locking|possible circular locking|possible irq lock inversion|inconsistent lock state|suspicious RCU usage|Invalid wait context|held lock freed|KASAN: |KCSAN: |KFENCE: |UBSAN: |kmemleak: |blocked for more than|self-detected stall|detected stalls|rcu_.*stall|soft lockup|hard LOCKUP|Bad page state|refcount_t: |list_(add|del) corruption|page allocation failure|Unable to handle kernel|Internal error: |ODEBUG: |Slab cache still has objects|lab: cannot|lab: no results channel|lab: time limit'
 
 # splats PLATFORM CONSOLE [ALLOW]: the lines of CONSOLE that are splats. Let
-# through is only what ALLOW has by its exact text for PLATFORM: stamps, CPU and
-# PID aside, which change from run to run.
+# through is only what ALLOW has by its exact text for PLATFORM: stamps, CPU, PID
+# and offsets in functions aside, which change from run to run or build to build.
 splats()
 {
 	awk -v platform="$1" -v re="$SPLAT" -v allow="${3:-$TOP/lab/splats.allow}" '
@@ -15,6 +15,7 @@ splats()
 			gsub(/\r/, "", s)
 			sub(/^(<[0-9]+>)?\[ *[0-9]+\.[0-9]+\](\[ *[TC][0-9]+\])? */, "", s)
 			sub(/CPU: [0-9]+ PID: [0-9]+ /, "", s)
+			gsub(/\+0x[0-9a-f]+\/0x[0-9a-f]+/, "", s)
 			return s
 		}
 		BEGIN {

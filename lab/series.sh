@@ -24,7 +24,7 @@ series_date()
 
 entries()
 {
-	sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "${1:-$TOP}/patches/series"
+	sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "$1/patches/series"
 }
 
 # header PATCH: all before the diff
@@ -54,32 +54,34 @@ overlay_files()
 {
 	local p
 
-	for p in $(entries "$@"); do
-		adds "${1:-$TOP}/patches/$p"
+	for p in $(entries "$TOP"); do
+		adds "$TOP/patches/$p"
 	done
 }
 
 # Whoever runs `make series` signs it off.
-committer()
+committer_name()
 {
-	local name email
+	git -C "$TOP" config user.name || echo kvm-gpc
+}
 
-	name=$(git -C "$TOP" config user.name || echo kvm-gpc)
-	email=$(git -C "$TOP" config user.email || echo kvm-gpc@localhost)
-	echo "$name <$email>"
+committer_email()
+{
+	git -C "$TOP" config user.email || echo kvm-gpc@localhost
 }
 
 # commit_tree GIT TREE MESSAGE [PARENT]: prints the commit
 commit_tree()
 {
-	local who date
-
-	who=$(committer)
-	date=$(series_date)
-	GIT_AUTHOR_NAME=${who% <*} GIT_AUTHOR_EMAIL=$(sed 's/.*<\(.*\)>/\1/' <<<"$who") \
-	GIT_COMMITTER_NAME=${who% <*} GIT_COMMITTER_EMAIL=$(sed 's/.*<\(.*\)>/\1/' <<<"$who") \
-	GIT_AUTHOR_DATE=$date GIT_COMMITTER_DATE=$date \
+	(
+		GIT_AUTHOR_NAME=$(committer_name)
+		GIT_AUTHOR_EMAIL=$(committer_email)
+		GIT_AUTHOR_DATE=$(series_date)
+		export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE
+		export GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL
+		export GIT_COMMITTER_DATE=$GIT_AUTHOR_DATE
 		git -C "$1" commit-tree "$2" ${4:+-p "$4"} -m "$3"
+	)
 }
 
 # series_commits GIT [REPO]: a commit for each entry on top of base; prints
@@ -117,7 +119,7 @@ series_commits()
 
 $(body "$patch")
 
-Signed-off-by: $(committer)" "$commit")
+Signed-off-by: $(committer_name) <$(committer_email)>" "$commit")
 		echo "$p $commit"
 	done
 	unset GIT_INDEX_FILE
@@ -145,7 +147,7 @@ tree_key()
 {
 	{ echo "$BASE_VERSION"; cat "$TOP/patches/series"
 		# shellcheck disable=SC2046
-		(cd "$TOP/patches" && cat $(entries)); } | digest
+		(cd "$TOP/patches" && cat $(entries "$TOP")); } | digest
 }
 
 # Edits to base files in the tree that are not in patches/ yet.
@@ -244,10 +246,10 @@ verb_refresh()
 	for f in $(tree_edits); do
 		target=$(last_patch_of "$f")
 		if [[ -n ${PATCH-} ]]; then
-			entries | grep -qxF "$PATCH" ||
+			entries "$TOP" | grep -qxF "$PATCH" ||
 				die "PATCH=$PATCH is not in patches/series; add a line and a file with a Subject: first"
 			if [[ -n $target && $target != "$PATCH" ]] &&
-			   [[ $(entries | grep -nxF "$PATCH" | cut -d: -f1) -lt $(entries | grep -nxF "$target" | cut -d: -f1) ]]; then
+			   [[ $(entries "$TOP" | grep -nxF "$PATCH" | cut -d: -f1) -lt $(entries "$TOP" | grep -nxF "$target" | cut -d: -f1) ]]; then
 				die "$f is changed again by $target, after $PATCH; refresh into that, or edit the patches by hand (quilt can)"
 			fi
 			target=$PATCH
@@ -280,7 +282,7 @@ last_patch_of()
 {
 	local p last=
 
-	for p in $(entries); do
+	for p in $(entries "$TOP"); do
 		if grep -qxF "+++ b/$1" "$TOP/patches/$p" || grep -qxF -- "--- a/$1" "$TOP/patches/$p"; then
 			last=$p
 		fi
@@ -334,7 +336,7 @@ verb_series()
 
 series_mails()
 {
-	local t=$BUILD/series.tmp git=$BUILD/series.git commits top who
+	local t=$BUILD/series.tmp git=$BUILD/series.git commits top
 
 	rm -rf "$t" "$git"
 	mkdir "$t"
@@ -342,9 +344,8 @@ series_mails()
 	commits=$(series_commits "$git")
 	top=$(awk 'END { print $2 }' <<<"$commits")
 	git -C "$git" update-ref refs/heads/series "$top"
-	who=$(committer)
-	git -C "$git" config user.name "${who% <*}"
-	git -C "$git" config user.email "$(sed 's/.*<\(.*\)>/\1/' <<<"$who")"
+	git -C "$git" config user.name "$(committer_name)"
+	git -C "$git" config user.email "$(committer_email)"
 	git -C "$git" -c format.signature="$BASE_VERSION" format-patch -q --no-renames \
 		--base=base --cover-letter --cover-from-description=none \
 		-o "$t" base..series

@@ -7,7 +7,14 @@ PLATFORMS_ALL="svm vmx vhe nvhe"
 # tests_list: lab/tests.list without comments
 tests_list()
 {
-	sed 's/#.*//; /^[[:space:]]*$/d' "$TOP/lab/tests.list"
+	sed 's/#.*//; /^[[:space:]]*$/d; /^!/d' "$TOP/lab/tests.list"
+}
+
+# skips_on PLATFORM: "TEST REASON" of tests that cannot run there
+skips_on()
+{
+	in_bochs "$1" || return 0
+	sed -n 's/^!bochs //p' "$TOP/lab/tests.list"
 }
 
 # tests_on PLATFORM [REGEX]: names, in order
@@ -17,7 +24,8 @@ tests_on()
 
 	for t in $(tests_list | awk -v p="$1" -v re="${2:-.}" \
 			'("," $2 ",") ~ ("," p ",") && $1 ~ re { print $1 }'); do
-		if [[ -z ${TESTS-} || " $TESTS " = *" $t "* ]]; then
+		if [[ -z ${TESTS-} || " $TESTS " = *" $t "* ]] &&
+		   ! grep -q "^$t " <<<"$(skips_on "$1")"; then
 			echo "$t"
 		fi
 	done
@@ -52,7 +60,7 @@ job()
 	echo "TESTS='$*'"
 	for t; do
 		args=$(tests_list | awk -v t="$t" '$1 == t { $1 = $2 = ""; sub(/^ +/, ""); print; exit }')
-		[[ -z $args ]] || echo "export KSELFTEST_$(tr 'a-z' 'A-Z' <<<"$t" | tr -c 'A-Z0-9_\n' _)_ARGS='$args'"
+		[[ -z $args ]] || echo "export KSELFTEST_$(tr '[:lower:]' '[:upper:]' <<<"$t" | tr -c '[:alnum:]_\n' _)_ARGS='$args'"
 	done
 }
 
@@ -92,7 +100,7 @@ boot_limit() { if in_bochs "$1"; then echo 1500; else echo 900; fi; }
 # run_on PLATFORM ours|base TEST...: boot, fill build/results/WHOSE/PLATFORM
 run_on()
 {
-	local platform=$1 whose=$2 variant dir
+	local platform=$1 whose=$2 variant dir t why
 	shift 2
 
 	variant=$(variant_of "$platform")
@@ -104,9 +112,12 @@ run_on()
 	: >"$dir/ktap"
 	: >"$dir/console"
 	boot_limited "$(boot_limit "$platform")" "$platform" \
-		"$(kernel_of "$variant" "${whose/ours/}")" "$dir/initrd" "$dir"
+		"$(kernel_of "$variant" "${whose/ours/}")" "$dir/initrd" "$dir" "${whose/ours/}"
 	{
 		ktap "$platform" "$dir/ktap" "$@"
+		skips_on "$platform" | while read -r t why; do
+			printf '%s\t%s\tskip\t%s\n' "$platform" "$t" "$why"
+		done
 		splats "$platform" "$dir/console" | awk -v p="$platform" \
 			'{ printf "%s\tkernel splat\tfail\t%s\n", p, $0; exit }'
 	} >"$dir/results"

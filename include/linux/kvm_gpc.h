@@ -23,7 +23,7 @@
 #include <linux/kvm_types.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
-#include <linux/rwlock_types.h>
+#include <linux/spinlock_types.h>
 #include <linux/wait.h>
 
 struct kvm;
@@ -46,8 +46,9 @@ struct kvm;
  * @refresh_lock: one activation, deactivation or refresh at a time
  *
  * Fields above @missed change with both @refresh_lock and @lock held, so that
- * either suffices to read them.  There are two exceptions, which an
- * invalidation writes with @lock only: @valid (to false) and @missed.
+ * either suffices to read them; but an invalidation clears @valid with @lock
+ * alone.  @node and @missed change under &kvm.mn_invalidate_lock; to set @missed
+ * takes @lock as well, so that a refresh can read it when it publishes.
  */
 struct gfn_to_pfn_cache {
 	struct kvm *kvm;
@@ -63,7 +64,7 @@ struct gfn_to_pfn_cache {
 	bool missed;
 	struct interval_tree_node node;
 	rwlock_t lock;
-	struct mutex refresh_lock;
+	struct mutex refresh_lock;	/* held while looking up and mapping */
 };
 
 /**
@@ -74,10 +75,10 @@ struct gfn_to_pfn_cache {
  * @nr_recorded: length of @invalidations
  * @nr_active: active caches
  * @drain_waiter: somebody waits for the invalidations without a record
- * @closed: the MMU notifier is gone, no lookup may begin
+ * @closed: the MMU notifier goes or has gone, no lookup may begin; never cleared
  * @wait: refreshes that wait for an invalidation to end
  *
- * All under &kvm.mn_invalidate_lock.
+ * All but @wait change under &kvm.mn_invalidate_lock.
  */
 struct kvm_gpcs {
 	struct rb_root_cached tree;
@@ -111,13 +112,17 @@ struct kvm_gpc_use {
 	void *khva;
 };
 
-DEFINE_CLASS(kvm_gpc, struct kvm_gpc_use,
-	     if (!IS_ERR(_T.khva)) kvm_gpc_unlock(_T.gpc),
+static inline void kvm_gpc_use_end(struct kvm_gpc_use *use)
+{
+	if (!IS_ERR(use->khva))
+		kvm_gpc_unlock(use->gpc);
+}
+
+DEFINE_CLASS(kvm_gpc, struct kvm_gpc_use, kvm_gpc_use_end(&_T),
 	     ((struct kvm_gpc_use){ gpc, kvm_gpc_lock(gpc, len) }),
 	     struct gfn_to_pfn_cache *gpc, unsigned long len)
 
-DEFINE_CLASS(kvm_gpc_try, struct kvm_gpc_use,
-	     if (!IS_ERR(_T.khva)) kvm_gpc_unlock(_T.gpc),
+DEFINE_CLASS(kvm_gpc_try, struct kvm_gpc_use, kvm_gpc_use_end(&_T),
 	     ((struct kvm_gpc_use){ gpc, kvm_gpc_trylock(gpc, len) }),
 	     struct gfn_to_pfn_cache *gpc, unsigned long len)
 

@@ -20,16 +20,15 @@
  * uses it.
  *
  * Memslots change rarely: a use compares the cache's generation with that of
- * the memslots, under kvm->srcu, and a memslot is gone only after all readers
- * of srcu are.  A use with the old generation is thus over before the new
- * memslots take effect.
+ * the memslots, under kvm->srcu.  An update publishes the new memslots and then
+ * waits for all readers of srcu, so that a use with the old generation is over
+ * before the update returns and the old memslot is freed.
  *
  * Page tables change at any time, with the MMU notifier called before and
- * after: invalidate_range_start(), unmap, invalidate_range_end().  From the
- * return of start on nobody may use the page.  A cache holds no reference on
- * it.  The page is given away when start has returned, so two things must not
- * be: that a reader uses a cache which start has passed, and that a refresh,
- * which looked the page up before the unmapping, publishes it afterwards.
+ * after: invalidate_range_start(), unmap, invalidate_range_end().  A cache holds
+ * no reference on its page, which is given away once start has returned.  So two
+ * things must not be: that a reader uses a cache which start has passed, and that
+ * a refresh, which looked the page up before the unmapping, publishes it after.
  *
  * For the first, start finds the caches of its range in an interval tree and
  * clears @valid with the cache's lock held for write.  Readers hold it for read
@@ -47,25 +46,29 @@
  *	  tables;
  *	- start came before and end did not: the refresh sees the record and
  *	  waits, no lookup is made;
- *	- start came after: it finds the cache in the tree and sets @missed, or,
- *	  where publishing came first, clears @valid.
+ *	- start came after: it finds the cache in the tree and sets @missed, so
+ *	  that nothing is published, and clears @valid in case it already was.
  *
  * There is no fourth case, and invalidations that don't overlap are not in it:
  * they neither delay a refresh nor make it retry, however many there are.
  *
- * The wait ends because an invalidation in progress needs nothing that a waiter
- * holds: refresh_lock and kvm->srcu are not taken between start and end, nor is
- * anything taken that is held around a refresh.  It can be killed.  No wake-up is
- * lost: the waiter is on the queue before it looks at the records, marks the one
- * it waits for, and end removes the record and looks for the mark in one section.
+ * The wait ends because an invalidation in progress does not itself wait for
+ * refresh_lock, for kvm->srcu or for anything else that is held around a
+ * refresh; and if it never ends, because the notifier goes first, because
+ * kvm_gpc_close_vm() wakes all.  A task can be killed in it.  No wake-up is lost:
+ * the waiter is on the queue before it looks at the records, marks the one it
+ * waits for, and end removes the record and looks for the mark in one section.
  *
- * With no active cache, start and end do nothing but what kvm_main.c does under
- * the same lock: there are no records then.  A first activation may so meet
+ * With no active cache, start leaves no record and does nothing but what
+ * kvm_main.c does under the same lock.  A first activation may so meet
  * invalidations that it cannot see.  They are counted all the same, by
  * mn_active_invalidate_count, and a refresh waits until that equals the number
  * of records.  All that start after the activation have records, so it waits
  * for those few that were in progress.  An invalidation whose record cannot be
  * allocated (start can neither sleep nor fail) is waited for in the same way.
+ *
+ * When the VM's mm goes, so does the notifier: its release() closes the VM, and
+ * from there on all caches are invalid and none can be refreshed.
  *
  * mmu_interval_notifier does as much with one sequence for the whole mm: its
  * wait ends when no invalidation is in progress anywhere, which in a VMM that
@@ -94,7 +97,7 @@ static struct gpc_invalidation *gpc_record_get(struct kvm_gpcs *gpcs)
 		list_del(&inv->link);
 		return inv;
 	}
-	return kmalloc(sizeof(*inv), GFP_NOWAIT);
+	return kmalloc(sizeof(*inv), GFP_NOWAIT | __GFP_NOMEMALLOC);
 }
 
 /**
@@ -189,10 +192,12 @@ void kvm_gpc_init_vm(struct kvm *kvm)
 
 /**
  * kvm_gpc_close_vm - no cache of this VM can be had from here on
- * @kvm: VM whose MMU notifier has been unregistered
+ * @kvm: VM whose mm or MMU notifier is about to go, or has gone
  *
  * Takes all caches away and lets no lookup begin: without the notifier nobody
- * would take the page back.  Caches can still be deactivated.
+ * would take the page back.  Caches can still be deactivated.  May be called more
+ * than once: the last time, when no notifier runs any more, frees what
+ * invalidations left behind that were begun meanwhile.
  */
 void kvm_gpc_close_vm(struct kvm *kvm)
 {
@@ -202,12 +207,12 @@ void kvm_gpc_close_vm(struct kvm *kvm)
 	LIST_HEAD(records);
 
 	spin_lock(&kvm->mn_invalidate_lock);
-	gpcs->closed = true;
+	WRITE_ONCE(gpcs->closed, true);
 	__kvm_gpc_invalidate_start(kvm, &everything);
-	/* Those that the notifier did not live to end are here, too. */
 	list_splice_init(&gpcs->invalidations, &records);
 	list_splice_init(&gpcs->spare, &records);
 	gpcs->nr_recorded = 0;
+	wake_up_all(&gpcs->wait);
 	spin_unlock(&kvm->mn_invalidate_lock);
 
 	list_for_each_entry_safe(inv, next, &records, link)
@@ -245,24 +250,29 @@ static bool gpc_invalidation_in_progress(struct gfn_to_pfn_cache *gpc)
 static bool gpc_lookup_begin(struct gfn_to_pfn_cache *gpc)
 {
 	struct kvm *kvm = gpc->kvm;
+	bool may;
 
-	guard(spinlock)(&kvm->mn_invalidate_lock);
+	spin_lock(&kvm->mn_invalidate_lock);
+	may = kvm->gpcs.closed || !gpc_invalidation_in_progress(gpc);
+	/* Set when closed, to stay so: nothing is published any more. */
+	if (may)
+		gpc->missed = kvm->gpcs.closed;
+	spin_unlock(&kvm->mn_invalidate_lock);
 
-	if (kvm->gpcs.closed)
-		return true;	/* @missed was set then, and stays so */
+	return may;
+}
 
-	if (gpc_invalidation_in_progress(gpc))
-		return false;
-
-	gpc->missed = false;
-	return true;
+/* May the page be highmem, the one kind of RAM that has no address of its own? */
+static bool gpc_pfn_is_highmem(kvm_pfn_t pfn)
+{
+	return pfn_valid(pfn) && PageHighMem(pfn_to_page(pfn));
 }
 
 /*
  * Is the page in the direct map?  Not if it has no struct page, nor, perhaps, if
  * it is reserved: it may then lie in a hole of the memory map.
  */
-static bool gpc_pfn_is_ram(kvm_pfn_t pfn)
+static bool gpc_pfn_is_lowmem(kvm_pfn_t pfn)
 {
 	return pfn_valid(pfn) && (!PageReserved(pfn_to_page(pfn)) ||
 				  is_zone_device_page(pfn_to_page(pfn)));
@@ -271,8 +281,14 @@ static bool gpc_pfn_is_ram(kvm_pfn_t pfn)
 /* The kernel address of the page's first byte, or NULL.  May sleep. */
 static void *gpc_map(kvm_pfn_t pfn)
 {
-	if (gpc_pfn_is_ram(pfn))
-		return kmap(pfn_to_page(pfn));
+	if (gpc_pfn_is_highmem(pfn)) {
+		struct page *page = pfn_to_page(pfn);
+
+		return vmap(&page, 1, VM_MAP, PAGE_KERNEL);
+	}
+
+	if (gpc_pfn_is_lowmem(pfn))
+		return page_address(pfn_to_page(pfn));
 
 #ifdef CONFIG_HAS_IOMEM
 	/* memremap() would warn of a page that is RAM only in part. */
@@ -283,41 +299,25 @@ static void *gpc_map(kvm_pfn_t pfn)
 	return NULL;
 }
 
+/*
+ * Undo gpc_map().  The address says what was done, not the page: nobody has a
+ * reference on it, and by now it may be another's.
+ */
 static void gpc_unmap(kvm_pfn_t pfn, void *khva)
 {
-	if (!khva)
+	khva = (void *)PAGE_ALIGN_DOWN((unsigned long)khva);
+	if (!is_vmalloc_addr(khva))
 		return;
 
-	khva = (void *)PAGE_ALIGN_DOWN((unsigned long)khva);
+	if (gpc_pfn_is_highmem(pfn))
+		vunmap(khva);
 #ifdef CONFIG_HAS_IOMEM
-	if (is_vmalloc_addr(khva)) {
+	else
 		memunmap(khva);
-		return;
-	}
 #endif
-	if (pfn_valid(pfn))
-		kunmap(pfn_to_page(pfn));
 }
 
 /* --- Refresh -------------------------------------------------------------- */
-
-/* Where the page of @uhva is looked for by invalidations. */
-static void gpc_tree_move(struct gfn_to_pfn_cache *gpc, unsigned long uhva)
-{
-	struct kvm_gpcs *gpcs = &gpc->kvm->gpcs;
-	unsigned long start = PAGE_ALIGN_DOWN(uhva);
-
-	guard(spinlock)(&gpc->kvm->mn_invalidate_lock);
-
-	if (!RB_EMPTY_NODE(&gpc->node.rb)) {
-		if (gpc->node.start == start)
-			return;
-		interval_tree_remove(&gpc->node, &gpcs->tree);
-	}
-	gpc->node.start = start;
-	gpc->node.last = start + PAGE_SIZE - 1;
-	interval_tree_insert(&gpc->node, &gpcs->tree);
-}
 
 static void gpc_tree_remove(struct gfn_to_pfn_cache *gpc)
 {
@@ -327,6 +327,22 @@ static void gpc_tree_remove(struct gfn_to_pfn_cache *gpc)
 		return;
 	interval_tree_remove(&gpc->node, &gpc->kvm->gpcs.tree);
 	RB_CLEAR_NODE(&gpc->node.rb);
+}
+
+/* Let invalidations of the page of @uhva, and no other, find the cache. */
+static void gpc_tree_move(struct gfn_to_pfn_cache *gpc, unsigned long uhva)
+{
+	struct kvm_gpcs *gpcs = &gpc->kvm->gpcs;
+	unsigned long start = PAGE_ALIGN_DOWN(uhva);
+
+	spin_lock(&gpc->kvm->mn_invalidate_lock);
+	if (RB_EMPTY_NODE(&gpc->node.rb) || gpc->node.start != start) {
+		gpc_tree_remove(gpc);
+		gpc->node.start = start;
+		gpc->node.last = start + PAGE_SIZE - 1;
+		interval_tree_insert(&gpc->node, &gpcs->tree);
+	}
+	spin_unlock(&gpc->kvm->mn_invalidate_lock);
 }
 
 /* Take the mapping away from the cache; the caller unmaps it, without the lock. */
@@ -361,7 +377,8 @@ static void gpc_drop_mapping(struct gfn_to_pfn_cache *gpc)
  * it were other; 0 when it is to be looked up; -EFAULT when there is none that
  * can be written.
  */
-static int gpc_bind(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva)
+static int gpc_bind(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
+		    unsigned long len)
 {
 	struct kvm_memory_slot *memslot = NULL;
 	u64 generation = 0;
@@ -383,6 +400,7 @@ static int gpc_bind(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva)
 	       PAGE_ALIGN_DOWN(uhva) == PAGE_ALIGN_DOWN(gpc->uhva);
 	gpc->gpa = gpa;
 	gpc->uhva = uhva;
+	gpc->len = len;
 	gpc->memslot = memslot;
 	gpc->generation = generation;
 	gpc->valid = same;
@@ -434,12 +452,17 @@ static int gpc_lookup(struct gfn_to_pfn_cache *gpc)
 			gpc_unmap(pfn, khva);
 	}
 
-	/* From here on invalidation alone keeps the page. */
-	kvm_release_pfn_clean(pfn);
+	/*
+	 * From here on invalidation alone keeps the page.  It will be written
+	 * behind the back of the page tables, whose entry may be writable and yet
+	 * clean: say now that the page is dirty, or reclaim drops what is written.
+	 */
+	kvm_release_pfn_dirty(pfn);
 	return published ? 0 : -EAGAIN;
 }
 
-static int __gpc_refresh(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva)
+static int __gpc_refresh(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
+			 unsigned long len)
 {
 	int ret;
 
@@ -448,16 +471,13 @@ static int __gpc_refresh(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long 
 	if (!gpc->active)
 		return -EINVAL;
 
-	ret = gpc_bind(gpc, gpa, uhva);
+	ret = gpc_bind(gpc, gpa, uhva, len);
 	if (ret > 0)
 		return 0;
 	if (ret < 0)
 		goto fail;
 
-	/*
-	 * Page tables are looked up in current->mm.  That is the VM's but for
-	 * somebody who got hold of its file descriptors.
-	 */
+	/* Page tables are looked up in current->mm: a vCPU's, or borrowed by irqfd. */
 	ret = -EFAULT;
 	if (current->mm != gpc->kvm->mm)
 		goto fail;
@@ -514,7 +534,7 @@ int kvm_gpc_refresh(struct gfn_to_pfn_cache *gpc, unsigned long len)
 		return -EINTR;
 
 	if (gpc_fits(gpc->gpa, gpc->uhva, len))
-		ret = __gpc_refresh(gpc, gpc->gpa, gpc->uhva);
+		ret = __gpc_refresh(gpc, gpc->gpa, gpc->uhva, gpc->len);
 	else
 		ret = -EINVAL;
 
@@ -558,7 +578,9 @@ bool kvm_gpc_check(struct gfn_to_pfn_cache *gpc, unsigned long len)
  * kvm_gpc_unlock(); an invalidation of it waits that long, so be short.
  *
  * Context: may sleep; &kvm.srcu held.  On success &gfn_to_pfn_cache.lock is held
- * for read, which on !PREEMPT_RT disables preemption.
+ * for read, which on !PREEMPT_RT disables preemption.  Interrupts stay on: a hard
+ * IRQ, too, only reads that lock, and a reader in an interrupt does not queue
+ * behind a writer that waits.
  *
  * Return: the kernel address, or an error as of kvm_gpc_refresh(); then nothing is
  * held.
@@ -571,8 +593,10 @@ void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 
 	for (;;) {
 		read_lock(&gpc->lock);
-		if (likely(len <= gpc->len && kvm_gpc_check(gpc, len)))
+		if (likely(len <= gpc->len && kvm_gpc_check(gpc, len))) {
+			__release(&gpc->lock);	/* sparse knows no conditional locks */
 			return gpc->khva;
+		}
 		ret = len > gpc->len ? -EINVAL : 0;
 		read_unlock(&gpc->lock);
 
@@ -589,15 +613,22 @@ void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len)
  * @len: bytes from the cache's address that will be used
  *
  * Context: any; &kvm.srcu held.  On success &gfn_to_pfn_cache.lock is held for read.
+ * With interrupts off, PREEMPT_RT always fails: there an unlock may have to wake a
+ * writer, which the scheduler and a hard IRQ must not.
  *
  * Return: the kernel address, or ERR_PTR(-EAGAIN) if the cache is being changed or
  * has to be refreshed; then nothing is held.
  */
 void *kvm_gpc_trylock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
+	if (IS_ENABLED(CONFIG_PREEMPT_RT) && irqs_disabled())
+		return ERR_PTR(-EAGAIN);
+
 	if (read_trylock(&gpc->lock)) {
-		if (likely(len <= gpc->len && kvm_gpc_check(gpc, len)))
+		if (likely(len <= gpc->len && kvm_gpc_check(gpc, len))) {
+			__release(&gpc->lock);
 			return gpc->khva;
+		}
 		read_unlock(&gpc->lock);
 	}
 	return ERR_PTR(-EAGAIN);
@@ -627,6 +658,7 @@ void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc)
  */
 void kvm_gpc_unlock_clean(struct gfn_to_pfn_cache *gpc)
 {
+	__acquire(&gpc->lock);
 	read_unlock(&gpc->lock);
 }
 
@@ -667,10 +699,9 @@ static int gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long u
 
 	write_lock_irq(&gpc->lock);
 	gpc->active = true;
-	gpc->len = len;
 	write_unlock_irq(&gpc->lock);
 
-	return __gpc_refresh(gpc, gpa, uhva);
+	return __gpc_refresh(gpc, gpa, uhva, len);
 }
 
 /**

@@ -11,7 +11,20 @@
 #define OTHER_SLOT	(GPC_SLOT + 1)
 #define OTHER_GPA	(GPC_GPA + GPC_SIZE)
 
-GPC_TEST_SUITE(gpc_move);
+FIXTURE(gpc_move)
+{
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(gpc_move)
+{
+	self->vcpu = gpc_create(_metadata);
+}
+
+FIXTURE_TEARDOWN(gpc_move)
+{
+	gpc_free(self->vcpu);
+}
 
 #define MOVE_TEST(test) KVM_ONE_VCPU_TEST(gpc_move, test, gpc_guest)
 

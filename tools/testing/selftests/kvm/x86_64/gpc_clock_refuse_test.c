@@ -6,7 +6,20 @@
  */
 #include "gpc.h"
 
-GPC_TEST_SUITE(gpc_refuse);
+FIXTURE(gpc_refuse)
+{
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(gpc_refuse)
+{
+	self->vcpu = gpc_create(_metadata);
+}
+
+FIXTURE_TEARDOWN(gpc_refuse)
+{
+	gpc_free(self->vcpu);
+}
 
 #define REFUSE_TEST(test) KVM_ONE_VCPU_TEST(gpc_refuse, test, gpc_guest)
 
@@ -146,7 +159,7 @@ REFUSE_TEST(read_only_memslot)
 {
 	void *mem = gpc_mmap_anon(NULL);
 
-	TEST_REQUIRE(kvm_has_cap(KVM_CAP_READONLY_MEM));
+	GPC_REQUIRE(kvm_has_cap(KVM_CAP_READONLY_MEM), "no KVM_CAP_READONLY_MEM");
 
 	gpc_slot(vcpu->vm, KVM_MEM_READONLY, GPC_GPA, GPC_SIZE, mem);
 	clock_on(vcpu, GPC_CLOCK);
@@ -211,7 +224,7 @@ REFUSE_TEST(backing_mapped_read_only)
 REFUSE_TEST(backing_beyond_end_of_file)
 {
 	int fd = kvm_memfd_alloc(GPC_SIZE, false);
-	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
+	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0), *hoard;
 
 	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
 	TEST_ASSERT(!ftruncate(fd, PAGE_SIZE), __KVM_SYSCALL_ERROR("ftruncate()", -1));
@@ -223,10 +236,13 @@ REFUSE_TEST(backing_beyond_end_of_file)
 	gpc_assert_served(vcpu, GPC_CLOCK);
 	gpc_assert_served_in(vcpu, GPC_CLOCK, mem + PAGE_SIZE);
 
+	memset(mem, GPC_POISON, GPC_SIZE);
 	TEST_ASSERT(!ftruncate(fd, PAGE_SIZE), __KVM_SYSCALL_ERROR("ftruncate()", -1));
+	hoard = gpc_hoard();
 	gpc_update(vcpu);
 	TEST_ASSERT(!ftruncate(fd, GPC_SIZE), __KVM_SYSCALL_ERROR("ftruncate()", -1));
 	gpc_assert_served_in(vcpu, GPC_CLOCK, mem + PAGE_SIZE);
+	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
 }
 
 REFUSE_TEST(disabled_msr)

@@ -27,7 +27,20 @@
 #define KSM		"/sys/kernel/mm/ksm/"
 #define HUGE_SIZE	(2ul << 20)
 
-GPC_TEST_SUITE(gpc_clock);
+FIXTURE(gpc_clock)
+{
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(gpc_clock)
+{
+	self->vcpu = gpc_create(_metadata);
+}
+
+FIXTURE_TEARDOWN(gpc_clock)
+{
+	gpc_free(self->vcpu);
+}
 
 #define CLOCK_TEST(test) KVM_ONE_VCPU_TEST(gpc_clock, test, gpc_guest)
 
@@ -77,10 +90,10 @@ static bool is_thp(void *hva)
 	TEST_ASSERT(pread(fd, &flags, sizeof(flags), gpc_pfn(hva) * sizeof(flags)) ==
 		    sizeof(flags), "Cannot read the page flags");
 	close(fd);
-	return flags & (1ull << KPF_THP);
+	return flags & (BIT_ULL(KPF_THP));
 }
 
-static void collapse(void *mem)
+static void make_huge(void *mem)
 {
 	int i, r;
 
@@ -114,7 +127,9 @@ CLOCK_TEST(follows_mmap_over_it)
 	void *page = clock_on_anon(vcpu), *hoard;
 
 	memset(page, GPC_POISON, PAGE_SIZE);
-	gpc_mmap(page, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	TEST_ASSERT(mmap(page, PAGE_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page,
+		    __KVM_SYSCALL_ERROR("mmap()", -1));
 	hoard = gpc_hoard();
 
 	assert_follows(vcpu, page);
@@ -293,7 +308,7 @@ CLOCK_TEST(follows_thp_collapse)
 	void *mem = mmap_aligned(), *page = clock_on(vcpu, mem, HUGE_SIZE), *hoard;
 
 	memset(page, GPC_POISON, PAGE_SIZE);
-	collapse(mem);
+	make_huge(mem);
 	hoard = gpc_hoard();
 
 	GPC_ASSERT_POISON(page, PAGE_SIZE);
@@ -306,7 +321,7 @@ CLOCK_TEST(survives_thp_mapping_split)
 {
 	void *mem = mmap_aligned(), *page;
 
-	collapse(mem);
+	make_huge(mem);
 	page = clock_on(vcpu, mem, HUGE_SIZE);
 	TEST_ASSERT(!mprotect(mem + HUGE_SIZE / 2, PAGE_SIZE, PROT_READ),
 		    __KVM_SYSCALL_ERROR("mprotect()", -1));
@@ -319,7 +334,7 @@ CLOCK_TEST(follows_madvise_dontneed_within_thp)
 	void *mem = mmap_aligned(), *page;
 	uint64_t pfn;
 
-	collapse(mem);
+	make_huge(mem);
 	page = clock_on(vcpu, mem, HUGE_SIZE);
 	pfn = gpc_pfn(page);
 	TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_DONTNEED),
@@ -336,7 +351,7 @@ CLOCK_TEST(survives_thp_split)
 	void *mem = mmap_aligned(), *page;
 	bool split;
 
-	collapse(mem);
+	make_huge(mem);
 	page = clock_on(vcpu, mem, HUGE_SIZE);
 
 	/* Documentation/admin-guide/mm/transhuge.rst names no other way. */

@@ -22,7 +22,24 @@ struct xen_wall_clock {
 
 #define XEN_MSR		0x40000200
 
-GPC_TEST_SUITE(gpc_hva);
+/* Page aligned, and nobody's on x86-64; in the kernel's half. */
+#define NON_CANONICAL	((void *)BIT_ULL(62))
+#define KERNEL_ADDRESS	((void *)-PAGE_SIZE)
+
+FIXTURE(gpc_hva)
+{
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(gpc_hva)
+{
+	self->vcpu = gpc_create(_metadata);
+}
+
+FIXTURE_TEARDOWN(gpc_hva)
+{
+	gpc_free(self->vcpu);
+}
 
 #define HVA_TEST(test) KVM_ONE_VCPU_TEST(gpc_hva, test, gpc_guest)
 
@@ -276,7 +293,8 @@ HVA_TEST(vcpu_info_refuses_bad_addresses)
 
 	TEST_ASSERT_EQ(set_vcpu_info(vcpu, mem + 2), -ENXIO);
 	TEST_ASSERT_EQ(set_vcpu_info(vcpu, mem + PAGE_SIZE - VCPU_INFO_SIZE + 4), -EINVAL);
-	TEST_ASSERT_EQ(set_vcpu_info(vcpu, (void *)-PAGE_SIZE), -EINVAL);
+	TEST_ASSERT_EQ(set_vcpu_info(vcpu, NON_CANONICAL), -EINVAL);
+	TEST_ASSERT_EQ(set_vcpu_info(vcpu, KERNEL_ADDRESS), -EINVAL);
 	gpc_update(vcpu);
 	GPC_ASSERT_POISON(mem, GPC_SIZE);
 
@@ -357,7 +375,8 @@ HVA_TEST(shared_info_refuses_bad_addresses)
 	void *mem = slot_add(vcpu->vm);
 
 	TEST_ASSERT_EQ(set_shared_info(vcpu->vm, mem + 64), -EINVAL);
-	TEST_ASSERT_EQ(set_shared_info(vcpu->vm, (void *)-PAGE_SIZE), -EINVAL);
+	TEST_ASSERT_EQ(set_shared_info(vcpu->vm, NON_CANONICAL), -EINVAL);
+	TEST_ASSERT_EQ(set_shared_info(vcpu->vm, KERNEL_ADDRESS), -EINVAL);
 	TEST_ASSERT(!munmap(mem, PAGE_SIZE), __KVM_SYSCALL_ERROR("munmap()", -1));
 	TEST_ASSERT_EQ(set_shared_info(vcpu->vm, mem), -EFAULT);
 	GPC_ASSERT_POISON(mem + PAGE_SIZE, GPC_SIZE - PAGE_SIZE);

@@ -21,7 +21,20 @@ enum reserve {
 	NEAR,	/* at its start, right behind the kernel's */
 };
 
-GPC_TEST_SUITE(gpc_pfnmap);
+FIXTURE(gpc_pfnmap)
+{
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(gpc_pfnmap)
+{
+	self->vcpu = gpc_create(_metadata);
+}
+
+FIXTURE_TEARDOWN(gpc_pfnmap)
+{
+	gpc_free(self->vcpu);
+}
 
 #define PFNMAP_TEST(test) KVM_ONE_VCPU_TEST(gpc_pfnmap, test, gpc_guest)
 

@@ -71,21 +71,6 @@ do {									\
 	}								\
 } while (0)
 
-#define GPC_TEST_SUITE(name)						\
-	FIXTURE(name) {							\
-		struct kvm_vcpu *vcpu;					\
-	};								\
-									\
-	FIXTURE_SETUP(name) {						\
-		gpc_metadata = _metadata;				\
-		self->vcpu = gpc_create();				\
-	}								\
-									\
-	FIXTURE_TEARDOWN(name) {					\
-		kvm_vm_free(self->vcpu->vm);				\
-		gpc_restore();						\
-	}
-
 /*
  * Guest
  */
@@ -266,9 +251,9 @@ static inline void *gpc_hoard(void)
 }
 
 /* Documentation/admin-guide/mm/pagemap.rst */
-#define GPC_PAGEMAP_PFN		((1ull << 55) - 1)
-#define GPC_PAGEMAP_SWAPPED	(1ull << 62)
-#define GPC_PAGEMAP_PRESENT	(1ull << 63)
+#define GPC_PAGEMAP_PFN		(BIT_ULL(55) - 1)
+#define GPC_PAGEMAP_SWAPPED	BIT_ULL(62)
+#define GPC_PAGEMAP_PRESENT	BIT_ULL(63)
 
 static inline uint64_t gpc_pagemap(void *hva)
 {
@@ -294,16 +279,23 @@ static inline uint64_t gpc_pfn(void *hva)
  * VMM: the vCPU
  */
 
-static struct kvm_vcpu *gpc_create(void)
+static struct kvm_vcpu *gpc_create(struct __test_metadata *metadata)
 {
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm = vm_create_with_one_vcpu(&vcpu, NULL);
 
+	gpc_metadata = metadata;
 	/* Freed pages are kept per CPU; see gpc_hoard(). */
 	kvm_pin_this_task_to_pcpu(sched_getcpu());
 	atexit(gpc_restore);
 	virt_map(vm, GPC_GPA, GPC_GPA, GPC_PAGES);
 	return vcpu;
+}
+
+static void gpc_free(struct kvm_vcpu *vcpu)
+{
+	kvm_vm_free(vcpu->vm);
+	gpc_restore();
 }
 
 static void gpc_run(struct kvm_vcpu *vcpu, struct gpc_step step)
