@@ -105,7 +105,7 @@ modules_for()
 	svm) printf '%s\n' irqbypass ccp kvm kvm-amd ;;
 	vmx) printf '%s\n' irqbypass kvm kvm-intel ;;
 	esac
-	echo brd rd_nr=1 rd_size=32768	# to swap to
+	echo loop	# to swap to; brd would not do: it swaps without a swap cache
 }
 
 # stock_module RELEASE_DIR NAME OUT
@@ -288,6 +288,7 @@ verb_shell()
 	local platform=${PLATFORM:-svm} arch dir variant
 	local -a qemu
 
+	check_input
 	arch=$(platform_arch "$platform")
 	! in_bochs "$platform" || die "PLATFORM=vmx runs in Bochs, which has no terminal to type at; use svm, or ACCEL=kvm on an Intel host"
 	prepare "$platform" ours

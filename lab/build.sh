@@ -134,6 +134,10 @@ modules_make()
 
 verb_modules()
 {
+	case ${VARIANT:-stock} in
+	stock|rt) ;;
+	*) die "VARIANT=$VARIANT has no modules: its kernel is built whole; it is stock or rt here" ;;
+	esac
 	need build
 	base
 	modules "${VARIANT:-stock}"
@@ -147,7 +151,7 @@ fragments()
 {
 	local arch=${1##*.} f
 
-	for f in "$arch" "${1%.*}" "${1%.*}.$arch"; do
+	for f in common "$arch" "${1%.*}" "${1%.*}.$arch"; do
 		[[ ! -f $TOP/configs/$f ]] || echo "$TOP/configs/$f"
 	done | awk '!seen[$0]++'
 }
@@ -190,6 +194,9 @@ kernel_config()
 		rm -f "$dir/.config"
 		die "olddefconfig dropped ${missing//$'\n'/, }: a symbol it depends on is not set, or it has another name in this base"
 	fi
+	# Headers are generated now, so that the objects to do can be counted.
+	# shellcheck disable=SC2046
+	make -j "$JOBS" -C "$src" O="$dir" $(cross "$arch") CC="ccache $(compiler "$arch")" prepare
 }
 
 kernel_image()
@@ -203,7 +210,7 @@ kernel_image()
 # kernel VARIANT [base]: build/VARIANT, of the tree or of the pristine base
 kernel()
 {
-	local variant=$1 src=$TREE dir=$BUILD/$1 arch=${1##*.} key total
+	local variant=$1 src=$TREE dir=$BUILD/$1 arch=${1##*.} key
 	local -a args
 
 	if [[ ${2-} = base ]]; then
@@ -222,8 +229,7 @@ kernel()
 	fi
 	# shellcheck disable=SC2207
 	args=(-C "$src" O="$dir" $(cross "$arch") "CC=ccache $(compiler "$arch")" "$(basename "$(kernel_image "$variant")")")
-	total=$(cat "$CACHE/objects/$variant" 2>/dev/null || objects "${args[@]}")
-	STEP_TOTAL=$total step "kernel-${dir##*/}" "build kernel ${dir##*/}" make -j "$JOBS" "${args[@]}"
+	STEP_TOTAL=$(objects "${args[@]}") step "kernel-${dir##*/}" "build kernel ${dir##*/}" make -j "$JOBS" "${args[@]}"
 }
 
 base_tree()

@@ -39,10 +39,19 @@ tests_of()
 	esac | awk '!seen[$0]++'
 }
 
-check_tests()
+# check_input: what the user said to do is possible, before anything is done
+check_input()
 {
-	local t
+	local p t
 
+	case ${VARIANT-} in
+	''|stock|rt|arm64|debug|kcsan) ;;
+	*) die "unknown VARIANT=$VARIANT; on x86: stock rt debug kcsan, on arm64: arm64 debug kcsan" ;;
+	esac
+	for p in ${PLATFORM:-svm}; do
+		platform_arch "$p" >/dev/null
+		check_accel "$p"
+	done
 	for t in ${TESTS-}; do
 		grep -qx "$t" <<<"$(tests_list | awk '{ print $1 }')" ||
 			die "TESTS: there is no $t in lab/tests.list"
@@ -70,7 +79,6 @@ prepare()
 	local platform=$1 whose=$2 arch variant
 
 	arch=$(platform_arch "$platform")
-	check_accel "$platform"
 	need build
 	case $platform in
 	vmx) if in_bochs vmx; then need_bochs || return 1; else need svm; fi ;;
@@ -150,8 +158,7 @@ verb_run()
 {
 	local platform=${PLATFORM:-svm} child dir tests
 
-	platform_arch "$platform" >/dev/null
-	check_tests
+	check_input
 	prepare "$platform" ours || die "Bochs cannot be installed here, so PLATFORM=vmx cannot run"
 	tests=$(if [[ -n ${TESTS-} ]]; then tests_on "$platform"; else tests_on "$platform" '^gpc_'; fi)
 	[[ -n $tests ]] || tests=$(tests_on "$platform")
@@ -214,7 +221,6 @@ tac_vmx_first()
 	local p
 
 	for p in ${PLATFORM:-$PLATFORMS_ALL}; do
-		platform_arch "$p" >/dev/null
 		! in_bochs "$p" || echo "$p"
 	done
 	for p in ${PLATFORM:-$PLATFORMS_ALL}; do
@@ -251,8 +257,7 @@ verb_test()
 {
 	local p all=$BUILD/results/all base=
 
-	check_tests
-	for p in ${PLATFORM-}; do platform_arch "$p" >/dev/null; done
+	check_input
 	[[ -n ${TESTS-} ]] || lab_tests
 	all_platforms ours
 	{
@@ -285,7 +290,7 @@ verb_base_test()
 {
 	local file
 
-	check_tests
+	check_input
 	need build
 	base
 	file=$(base_results)

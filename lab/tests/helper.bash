@@ -30,6 +30,14 @@ lab_setup_bare()
 	ln -s "$LAB" "$TOP/lab"
 }
 
+# own_lab: a copy of the lab, to change
+own_lab()
+{
+	rm "$TOP/lab"
+	mkdir "$TOP/lab"
+	find "$LAB" -maxdepth 1 -type f -exec cp -t "$TOP/lab" {} +
+}
+
 places()
 {
 	TMP=$1 TOP=$1/top BUILD=$1/top/build CACHE=$1/cache/kvm-gpc BIN=$1/bin
@@ -45,7 +53,7 @@ seed()
 	mkdir -p "$BUILD/logs" "$CACHE" "$BIN" "$GIT_TEMPLATE_DIR"
 	ln -s "$LAB" "$TOP/lab"
 	printf '[user]\n\tname = Ann Author\n\temail = ann@example.org\n' >"$GIT_CONFIG_GLOBAL"
-	for tool in apt apt-get sudo dpkg qemu-system-x86_64 qemu-system-aarch64 bochs; do
+	for tool in apt apt-get sudo dpkg bats qemu-system-x86_64 qemu-system-aarch64 bochs; do
 		fake "$tool" "echo \"the test ran $tool \$*\" >&2; exit 99"
 	done
 	fake dpkg-query 'echo install ok installed'

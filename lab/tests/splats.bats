@@ -192,7 +192,7 @@ allowed_block()
 
 @test "splats: what is listed is let through on another CPU, of another build" {
 	list_allowed
-	allowed_block | sed 's/CPU: 0 PID: 0 /CPU: 1 PID: 1234 /; s/^\[ /[1234/' >"$TMP/console"
+	allowed_block | sed 's/CPU: 0 PID: 0 /CPU: 1 PID: 1234 /; s/^\[    0/[12340/' >"$TMP/console"
 	splats vmx
 	is "$output" ""
 }

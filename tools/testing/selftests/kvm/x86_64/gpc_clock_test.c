@@ -459,25 +459,50 @@ static bool have_swap(void)
 	return eol && eol[1];
 }
 
-CLOCK_TEST(follows_swap_out)
+static void swap_out(void *page)
 {
-	void *page = clock_on_anon(vcpu), *hoard;
 	int i;
 
 	GPC_REQUIRE(have_swap(), "no swap in use");
-	memset(page, GPC_POISON, PAGE_SIZE);
 	for (i = 0; i < 1000 && !(gpc_pagemap(page) & GPC_PAGEMAP_SWAPPED); i++) {
 		TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_PAGEOUT),
 			    __KVM_SYSCALL_ERROR("madvise(MADV_PAGEOUT)", -1));
 		usleep(1000);
 	}
 	TEST_ASSERT(gpc_pagemap(page) & GPC_PAGEMAP_SWAPPED, "Page was not swapped out");
+}
+
+CLOCK_TEST(follows_swap_out)
+{
+	void *page = clock_on_anon(vcpu), *hoard;
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	swap_out(page);
 	hoard = gpc_hoard();
 
 	gpc_assert_served(vcpu, GPC_CLOCK);
 	GPC_ASSERT_POISON(page + GPC_CLOCK_SIZE, PAGE_SIZE - GPC_CLOCK_SIZE);
 	assert_follows(vcpu, page);
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
+}
+
+/*
+ * A read brings the page in clean, with its copy in swap still good, and mapped
+ * writable: KVM gets it without a fault, and what KVM writes must be kept.
+ */
+CLOCK_TEST(survives_swap_out_of_a_page_that_was_read_in)
+{
+	void *page = clock_on_anon(vcpu);
+
+	memset(page, GPC_POISON, PAGE_SIZE);
+	swap_out(page);
+	GPC_ASSERT_POISON(page, PAGE_SIZE);
+
+	gpc_update(vcpu);
+	swap_out(page);
+	TEST_ASSERT(!gpc_is_poison(page, GPC_CLOCK_SIZE),
+		    "The clock that KVM wrote was lost with the page");
+	GPC_ASSERT_POISON(page + GPC_CLOCK_SIZE, PAGE_SIZE - GPC_CLOCK_SIZE);
 }
 
 int main(int argc, char *argv[])
