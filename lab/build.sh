@@ -51,7 +51,8 @@ compiler()
 # How many objects make would compile now.
 objects()
 {
-	make -n "$@" 2>/dev/null </dev/null | grep -cE "echo '  (CC|AS|HOSTCC|HYP[A-Z]*)\\b" || :
+	make -n "$@" 2>/dev/null </dev/null |
+		grep -oE "echo '  (CC|AS|HOSTCC|HYP[A-Z]*) [^']*'" | sort -u | wc -l
 }
 
 # --- modules against the stock kernel -------------------------------------

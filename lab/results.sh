@@ -52,6 +52,8 @@ ktap()
 		}
 		/^# selftests: kvm: / { n = plan = failed = 0; why = "" }
 		/^# # +SKIP +/ || /^# 1\.\.0 # SKIP/ { why = $0; sub(/^# (# +SKIP +|1\.\.0 # SKIP *)/, "", why) }
+		# What a failed assertion says stands last of its lines.
+		/^#   [^ ]/ { said = $0; sub(/^# +/, "", said) }
 		/^# 1\.\.[0-9]+$/ { plan = substr($2, 4) + 0 }
 		/^# +(not )?ok [0-9]+ / {
 			line = $0
@@ -63,7 +65,8 @@ ktap()
 				st = "skip"; r = substr(line, RSTART + RLENGTH); line = substr(line, 1, RSTART - 1)
 				sub(/^ +/, "", r)
 			}
-			if (st == "fail") failed++
+			if (st == "fail") { failed++; r = said }
+			said = ""
 			name[++n] = line; status[n] = st; reason[n] = r
 			next
 		}

@@ -13,8 +13,10 @@ tests_list()
 # skips_on PLATFORM: "TEST REASON" of tests that cannot run there
 skips_on()
 {
-	in_bochs "$1" || return 0
-	sed -n 's/^!bochs //p' "$TOP/lab/tests.list"
+	local emulator=${ACCEL:-tcg}
+
+	! in_bochs "$1" || emulator=bochs
+	sed -n "s|^!$emulator/$1 ||p" "$TOP/lab/tests.list"
 }
 
 # tests_on PLATFORM [REGEX]: names, in order

@@ -1,0 +1,278 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck disable=SC2016
+# make run, make test, make base-test, with the building and booting faked.
+load helper
+
+setup()
+{
+	lab_setup
+	own_lab
+	cat >"$TOP/lab/tests.list" <<-'END'
+	# A list of the tests' own.
+	gpc_clock_test    svm,vmx
+	gpc_hva_test      svm,vmx    -i 2 -I 10
+	steal_time        svm,vmx,vhe,nvhe   # everywhere
+	kvm_pv_test       svm,vmx
+
+	psci_test         vhe,nvhe
+	hypercalls        vhe,nvhe
+	END
+	# boot writes what $TMP/PLATFORM.ktap and .console hold, or that all passed.
+	FAKES='
+	need() { :; }
+	need_bochs() { [[ ! -e '$TMP'/no-bochs ]]; }
+	base() { BASE_KIND=debian BASE_VERSION='$BASE_VERSION'; }
+	modules() { :; }; stock() { :; }; kernel() { :; }; selftests() { :; }; initramfs() { :; }
+	job_initramfs() { :; }
+	kernel_of() { :; }
+	lab_tests() { mkdir -p "$BUILD/results/lab"; printf "lab\tlab: a\tpass\t\n" >"$BUILD/results/lab/results"; }
+	boot() {
+		local t n=0 dir=$4
+
+		echo "$1: $(. "$dir/initrd.job"; echo $TESTS)" >>'$TMP'/boots
+		{
+			for t in $(. "$dir/initrd.job"; echo "$TESTS"); do
+				n=$((n + 1))
+				echo "ok $n selftests: kvm: $t"
+			done
+			echo "# lab: done"
+		} >"$dir/ktap"
+		[[ ! -e '$TMP'/$1.ktap ]] || cp '$TMP'/$1.ktap "$dir/ktap"
+		[[ ! -e '$TMP'/$1.console ]] || cp '$TMP'/$1.console "$dir/console"
+	}
+	'
+}
+
+# go CODE: with the fakes
+go()
+{
+	run lab "$FAKES $1"
+}
+
+# closing LINE: the last line is this
+closing()
+{
+	is "${lines[-1]}" "$1"
+}
+
+boots()
+{
+	sort "$TMP/boots" 2>/dev/null
+}
+
+@test "run: boots svm with the series' tests, and passes" {
+	go verb_run
+	good
+	is "$(boots)" "svm: gpc_clock_test gpc_hva_test"
+	closing "2 passed, 0 failed, 0 skipped"
+}
+
+@test "run: shows the results as they come" {
+	TESTS='steal_time kvm_pv_test' go verb_run
+	has "ok 1 selftests: kvm: steal_time"
+	has "ok 2 selftests: kvm: kvm_pv_test"
+}
+
+@test "run: TESTS and PLATFORM say what and where" {
+	TESTS='psci_test hypercalls' PLATFORM=nvhe go verb_run
+	good
+	is "$(boots)" "nvhe: psci_test hypercalls"
+	closing "2 passed, 0 failed, 0 skipped"
+}
+
+@test "run: a failed test fails it, and the console's end is shown" {
+	printf 'not ok 1 selftests: kvm: steal_time # exit=254\n# lab: done\n' >"$TMP/svm.ktap"
+	echo 'last words' >"$TMP/svm.console"
+	TESTS=steal_time go verb_run
+	is "$status" 1
+	has "steal_time on svm: fail"
+	has "last words"
+	has "0 passed, 1 failed, 0 skipped"
+}
+
+@test "run: a splat fails it though every test passed, and is shown" {
+	printf '[    9.0] WARNING: CPU: 1 PID: 2 at virt/kvm/pfncache.c:1 kvm_gpc_x+0x1/0x2\r\n' >"$TMP/svm.console"
+	TESTS=steal_time go verb_run
+	is "$status" 1
+	has "kernel splat on svm: fail"
+	has "pfncache.c:1"
+	has "1 passed, 1 failed, 0 skipped"
+}
+
+@test "run: a flood of splats fails it like one" {
+	yes '[    9.0] WARNING: CPU: 1 PID: 2 at virt/kvm/pfncache.c:1 kvm_gpc_x+0x1/0x2' | head -n 20000 >"$TMP/svm.console"
+	TESTS=steal_time go verb_run
+	is "$status" 1
+	has "1 passed, 1 failed, 0 skipped"
+	[[ ${#lines[@]} -lt 100 ]]
+}
+
+@test "run: a guest that dies fails it" {
+	: >"$TMP/svm.ktap"
+	TESTS=steal_time go verb_run
+	is "$status" 1
+	has "0 passed, 2 failed, 0 skipped"
+}
+
+@test "run: results of the last time are not taken for this one's" {
+	TESTS=steal_time go verb_run
+	good
+	TESTS=steal_time go 'boot() { :; }; verb_run'
+	[[ $status -ne 0 ]]
+	has_not "1 passed"
+}
+
+@test "run: a build step that fails ends it, whatever it would do next" {
+	go 'work() { false; echo went on; }; modules() { step modules "build" work; echo BUILT; }; verb_run'
+	[[ $status -ne 0 ]]
+	has FAILED
+	has_not BUILT
+	is "$(boots)" ""
+}
+
+@test "run: an error between the steps ends it" {
+	go 'modules() { false; echo BUILT; }; verb_run'
+	[[ $status -ne 0 ]]
+	has_not BUILT
+	is "$(boots)" ""
+}
+
+@test "run: without Bochs vmx is refused" {
+	touch "$TMP/no-bochs"
+	PLATFORM=vmx go verb_run
+	bad Bochs vmx
+	is "$(boots)" ""
+}
+
+@test "run: a boot ends at its time limit, which fails it" {
+	mkdir -p "$TMP/r"
+	go 'boot() { echo $BASHPID >'"$TMP"'/pid; exec sleep 60; }; boot_limited 1 svm k i "$1"' "$TMP/r"
+	run lab "$FAKES"'boot() { echo $BASHPID >"$4/pid"; exec sleep 60; }; boot_limited 1 svm k i "$1"; splats svm "$1/console"' "$TMP/r"
+	good
+	has "time limit"
+	! kill -0 "$(cat "$TMP/r/pid")" 2>/dev/null || fail "it still runs"
+}
+
+@test "run: a test's arguments reach the guest under kselftest's name" {
+	run lab 'job svm 300 gpc_hva_test steal_time'
+	has "export KSELFTEST_GPC_HVA_TEST_ARGS='-i 2 -I 10'"
+	has "TESTS='gpc_hva_test steal_time'"
+	has TIMEOUT=300
+	has_not STEAL_TIME
+}
+
+@test "run: a test is for its back ends only, in the list's order" {
+	run lab 'for p in svm vmx vhe nvhe; do tests_on "$p" | xargs; done; tests_of arm64 | xargs'
+	is "$output" "gpc_clock_test gpc_hva_test steal_time kvm_pv_test
+gpc_clock_test gpc_hva_test steal_time kvm_pv_test
+steal_time psci_test hypercalls
+steal_time psci_test hypercalls
+steal_time psci_test hypercalls"
+}
+
+@test "run: a test that Bochs cannot run is a skip there, with the reason" {
+	echo '!bochs kvm_pv_test Bochs hangs' >>"$TOP/lab/tests.list"
+	PLATFORM=vmx TESTS='steal_time kvm_pv_test' go verb_test
+	good
+	is "$(boots)" "vmx: steal_time"
+	has "kvm_pv_test on vmx: skip: Bochs hangs"
+	closing "1 passed, 0 failed, 1 skipped"
+}
+
+@test "run: a test that Bochs cannot run is nothing where TESTS do not ask for it" {
+	echo '!bochs kvm_pv_test Bochs hangs' >>"$TOP/lab/tests.list"
+	PLATFORM=vmx TESTS=steal_time go verb_test
+	closing "1 passed, 0 failed, 0 skipped"
+}
+
+@test "run: the list that there is names back ends, and each test once" {
+	is "$(sed 's/#.*//; /^!/d; /^[[:space:]]*$/d' "$LAB/tests.list" |
+		awk '$2 !~ /^(svm|vmx|vhe|nvhe)(,(svm|vmx|vhe|nvhe))*$/ || seen[$1]++')" ""
+}
+
+# --- make test
+
+@test "run: test boots all four back ends, adds the lab's tests, and passes" {
+	go verb_test
+	good
+	is "$(boots | cut -d: -f1 | xargs)" "nvhe svm vhe vmx"
+	is "$(grep -E '^test ' <<<"$output" | xargs)" "test svm vmx vhe nvhe lab"
+	[[ ${lines[-1]} = *" passed, 0 failed, "* ]]
+}
+
+@test "run: test fails with any back end, and the closing line stays the last" {
+	printf 'not ok 1 selftests: kvm: steal_time # exit=254\n# lab: done\n' >"$TMP/vhe.ktap"
+	echo 'last words' >"$TMP/vhe.console"
+	TESTS=steal_time go verb_test
+	is "$status" 1
+	has "last words"
+	closing "3 passed, 1 failed, 0 skipped"
+}
+
+@test "run: test fails with the lab's tests alone" {
+	PLATFORM=svm go 'lab_tests() { mkdir -p "$BUILD/results/lab"; printf "lab\tlab: a\tfail\t\n" >"$BUILD/results/lab/results"; }; verb_test'
+	is "$status" 1
+	[[ ${lines[-1]} = *", 1 failed, "* ]]
+}
+
+@test "run: test without Bochs skips vmx, loudly, and counts it" {
+	touch "$TMP/no-bochs"
+	TESTS='steal_time kvm_pv_test' go verb_test
+	good
+	has SKIPPED
+	is "$(boots | cut -d: -f1 | xargs)" "nvhe svm vhe"
+	closing "4 passed, 0 failed, 2 skipped"
+}
+
+@test "run: test boots no back end that TESTS do not run on" {
+	TESTS=psci_test go verb_test
+	good
+	is "$(boots)" $'nvhe: psci_test\nvhe: psci_test'
+	closing "2 passed, 0 failed, 0 skipped"
+}
+
+@test "run: test with TESTS that run nowhere on PLATFORM is refused" {
+	TESTS=psci_test PLATFORM=svm go verb_test
+	bad TESTS
+	is "$(boots)" ""
+}
+
+@test "run: test ends with a build step that fails" {
+	go 'work() { false; echo went on; }; kernel() { step kernel "build" work; echo BUILT; }; verb_test'
+	[[ $status -ne 0 ]]
+	has FAILED
+	has_not BUILT
+}
+
+# --- make base-test
+
+@test "run: base-test is kept, and said beside our failures" {
+	printf 'not ok 1 selftests: kvm: steal_time # exit=254\n# lab: done\n' >"$TMP/svm.ktap"
+	go 'tests_on() { echo steal_time; }; verb_base_test'
+	is "$status" 1
+	rm "$TMP/boots"
+	go verb_base_test
+	is "$(boots)" ""
+	has "steal_time on svm: fail"
+	TESTS=steal_time PLATFORM=svm go verb_test
+	has "(on the base: fail)"
+}
+
+@test "run: base-test keeps nothing of a boot that died" {
+	: >"$TMP/svm.ktap"
+	go 'tests_on() { echo steal_time; }; verb_base_test'
+	is "$status" 1
+	rm "$TMP"/boots "$TMP"/svm.ktap
+	go 'tests_on() { echo steal_time; }; verb_base_test'
+	good
+	is "$(boots | cut -d: -f1 | xargs)" "nvhe svm vhe vmx"
+}
+
+@test "run: base-test of one VARIANT is not taken for another's" {
+	go 'tests_on() { echo steal_time; }; verb_base_test'
+	good
+	rm "$TMP/boots"
+	VARIANT=debug go 'tests_on() { echo steal_time; }; verb_base_test'
+	is "$(boots | cut -d: -f1 | xargs)" "nvhe svm vhe vmx"
+}
