@@ -20,22 +20,32 @@ KERNEL_ORG_VERSION=${KERNEL_ORG_VERSION:-6.12.74}
 
 base()
 {
+	local get
+
 	[[ -z ${BASE_GIT-} ]] || return 0
 
 	if [[ -n ${KDIR-} ]]; then
-		base_kdir
+		name_kdir
+		get=base_from_kdir
 	elif command -v apt-cache >/dev/null; then
-		base_debian
+		name_debian
+		get=base_from_deb
 	else
-		base_tarball
+		name_tarball
+		get=base_from_tarball
 	fi
 	# What is in build/ was made from another base: make it anew.
 	if [[ -e $BUILD/base && $(<"$BUILD/base") != "$BASE_KIND $BASE_VERSION" ]]; then
 		note "the base was $(<"$BUILD/base"), now $BASE_KIND $BASE_VERSION: making build/ anew"
-		[[ ! -d $BUILD/tree ]] || tree_must_be_clean
-		find "$BUILD" -mindepth 1 -maxdepth 1 ! -name .lock ! -name logs -exec rm -rf {} +
+		tree_must_be_clean
+		find "$BUILD" -mindepth 1 -maxdepth 1 ! -name .lock ! -name logs ! -name stock.pick \
+			-exec rm -rf {} +
 	fi
 	echo "$BASE_KIND $BASE_VERSION" >"$BUILD/base"
+	if [[ ! -d $BASE_GIT ]]; then
+		need_space "$(dirname "$(dirname "$BASE_GIT")")" 6
+		step base "get the source of $BASE_VERSION ($BASE_KIND)" "$get"
+	fi
 }
 
 # --- Debian ---------------------------------------------------------------
@@ -64,7 +74,8 @@ pick_debian()
 	local rel v sources offered
 
 	sources=$(versions linux-source-$BASE_SERIES)
-	[[ -n $sources ]] || return 1
+	[[ -n $sources ]] || die "apt has no linux-source-$BASE_SERIES:" \
+		"enable Debian's security suite, or give KDIR="
 	if [[ -n ${KVER-} ]]; then
 		v=$(versions "linux-headers-$KVER" | head -n 1)
 		[[ -n $v ]] || die "KVER=$KVER: apt has no linux-headers-$KVER;" \
@@ -84,7 +95,7 @@ pick_debian()
 		"($(awk '{ printf "%s ", $1 }' <<<"$offered")) have no version in common; run apt-get update"
 }
 
-base_debian()
+name_debian()
 {
 	local pick
 
@@ -94,20 +105,13 @@ base_debian()
 	else
 		have_package linux-source-$BASE_SERIES ||
 			step apt-update "apt-get update" apt_update
-		pick=$(pick_debian) || { [[ -n $pick ]] || die "apt has no" \
-			"linux-source-$BASE_SERIES: enable Debian's security suite, or give KDIR="; exit 1; }
+		pick=$(pick_debian)
 		[[ -n ${KVER-} ]] || echo "$pick" >"$BUILD/stock.pick"
 	fi
 	BASE_KIND=debian
 	BASE_VERSION=${pick% *}
 	KREL=${pick#* }
 	BASE_GIT=$CACHE/base/$BASE_VERSION.git
-	[[ -d $BASE_GIT ]] && return 0
-
-	need_space "$CACHE" 6
-	step source "get linux-source-$BASE_SERIES $BASE_VERSION" \
-		download "linux-source-$BASE_SERIES=$BASE_VERSION"
-	step base "unpack it" base_from_deb
 }
 
 # download PACKAGE=VERSION...: into the cache
@@ -142,6 +146,7 @@ base_from_deb()
 {
 	local t
 
+	download "linux-source-$BASE_SERIES=$BASE_VERSION"
 	temp t "$CACHE/base.tmp"
 	mkdir -p "$t/src"
 	dpkg -x "$(deb linux-source-$BASE_SERIES "${BASE_VERSION#*:}")" "$t"
@@ -228,30 +233,27 @@ stock_get()
 # kernel_version DIR: 6.12.117, or nothing where DIR is no kernel tree
 kernel_version()
 {
-	[[ -f $1/Kbuild && -d $1/virt/kvm ]] || return 0
+	[[ -f $1/Makefile && -f $1/Kbuild && -d $1/virt/kvm ]] || return 0
 	awk -F' *= *' '$1 == "VERSION" { v = $2 } $1 == "PATCHLEVEL" { p = $2 }
 		$1 == "SUBLEVEL" { print v "." p "." $2; exit }' "$1/Makefile"
 }
 
-base_kdir()
+name_kdir()
 {
-	local v t key
+	local v key
 
 	v=$(kernel_version "$KDIR")
-	[[ -n $v ]] || die "KDIR=$KDIR is no kernel tree (it has no Kbuild or no virt/kvm)"
+	[[ -n $v ]] || die "KDIR=$KDIR is no kernel tree (it wants a Makefile, a Kbuild and virt/kvm)"
 	[[ $v = "$BASE_SERIES".* ]] ||
 		die "KDIR=$KDIR is Linux $v; the series is for $BASE_SERIES"
 	BASE_KIND=kdir
 	# Seen by content of what the series touches and by HEAD, so that a changed
 	# tree is a new base.
 	key=$(cd "$KDIR" && { git rev-parse HEAD 2>/dev/null || :
-		find arch/*/kvm virt/kvm include/linux -type f -name '*.[chS]' -exec sha1sum {} + | sort
+		find arch/*/kvm arch/*/include virt include -type f -exec sha1sum {} + | sort
 		} | digest)
 	BASE_VERSION=$v-$key
 	BASE_GIT=$BUILD/kdir/$BASE_VERSION.git
-	[[ ! -d $BASE_GIT ]] || return 0
-	need_space "$BUILD" 6
-	step base "copy KDIR ($v)" base_from_kdir
 }
 
 base_from_kdir()
@@ -260,7 +262,7 @@ base_from_kdir()
 
 	temp t "$BUILD/kdir.tmp"
 	mkdir -p "$t"
-	if git -C "$KDIR" rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+	if [[ $(git -C "$KDIR" rev-parse --show-toplevel 2>/dev/null) = "$(realpath "$KDIR")" ]]; then
 		(cd "$KDIR" && git ls-files -z | rsync -a --from0 --files-from=- ./ "$t/")
 	else
 		rsync -a --exclude='*.o' --exclude='*.ko' --exclude='*.a' --exclude='.*.cmd' "$KDIR/" "$t/"
@@ -270,14 +272,11 @@ base_from_kdir()
 	rm -rf "$t"
 }
 
-base_tarball()
+name_tarball()
 {
 	BASE_KIND=tarball
 	BASE_VERSION=$KERNEL_ORG_VERSION
 	BASE_GIT=$CACHE/base/$BASE_VERSION.git
-	[[ ! -d $BASE_GIT ]] || return 0
-	need_space "$CACHE" 6
-	step base "get linux-$BASE_VERSION from kernel.org" base_from_tarball
 }
 
 base_from_tarball()

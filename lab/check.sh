@@ -13,7 +13,7 @@ check()
 
 	name=check-${1//_/-}
 	printf '%-58s' "$text"
-	(set -e; "$@") 9>&- >"$LOGS/$name.log" 2>&1 </dev/null &
+	contained "$@" 9>&- >"$LOGS/$name.log" 2>&1 </dev/null &
 	child=$!
 	wait "$child" || rc=$?
 	if [[ $rc -eq 0 ]]; then
@@ -36,7 +36,7 @@ check_checkpatch()
 	local f rc=0 words
 
 	words=$(dpkg -L python3-codespell codespell 2>/dev/null | grep '/dictionary.txt$' | head -n 1 || :)
-	cd "$TREE"
+	cd "$TREE" || exit
 	# Debian's python has the modules that checkpatch's helpers want.
 	export PATH=/usr/bin:$PATH
 	for f in "$BUILD"/series/*-*.patch; do
@@ -55,7 +55,7 @@ check_kernel_doc()
 {
 	local f
 
-	cd "$TREE"
+	cd "$TREE" || exit
 	for f in $(overlay_files | grep -E '\.[ch]$' | grep -v '^tools/'); do
 		scripts/kernel-doc -none -Wall -Werror "$f"
 	done

@@ -95,9 +95,21 @@ need_space()
 {
 	local have
 
+	mkdir -p "$1"
 	have=$(df -Pk "$1" | awk 'NR == 2 { print int($4 / 1048576) }')
 	[[ $have -ge $2 ]] ||
 		die "$1 has $have GiB free, $2 are needed; make room, or set XDG_CACHE_HOME"
+}
+
+# contained command...: its temporaries go with it, however it ends. Not to be
+# called under a condition: bash would not stop it at the first error there.
+contained()
+{
+	LAB_TMP=()
+	trap 'rc=$?; [[ ${#LAB_TMP[@]} -eq 0 ]] || rm -rf "${LAB_TMP[@]}"; exit $rc' EXIT
+	trap 'exit 143' TERM
+	set -e
+	"$@"
 }
 
 # Say one line for a step, do it with all output in a log, add the time. While
@@ -109,7 +121,7 @@ step()
 	shift 2
 
 	printf '%-58s' "$text"
-	(set -e; "$@") 9>&- >"$log" 2>&1 </dev/null &
+	contained "$@" 9>&- >"$log" 2>&1 </dev/null &
 	child=$!
 	[[ -z ${STEP_TOTAL-} ]] || step_progress "$child" "$log" "$text" "$start"
 	wait "$child" || rc=$?

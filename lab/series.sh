@@ -45,6 +45,13 @@ body()
 		sed -e :a -e '/^\n*$/{$d;N;ba' -e '}'
 }
 
+# The commit's message: the trailers that the patch has, then the sign-off
+message()
+{
+	printf '%s\n\n%s\n' "$(subject "$1")" "$(body "$1")" | git -C "$TOP" interpret-trailers \
+		--trailer "Signed-off-by: $(committer_name) <$(committer_email)>"
+}
+
 adds()
 {
 	header "$1" | sed -n 's/^Adds: //p'
@@ -84,11 +91,16 @@ commit_tree()
 	)
 }
 
+file_mode()
+{
+	if [[ -x $1 ]]; then echo 100755; else echo 100644; fi
+}
+
 # series_commits GIT [REPO]: a commit for each entry on top of base; prints
 # "PATCH COMMIT" for each. Nothing in GIT but objects changes.
 series_commits()
 {
-	local git=$1 repo=${2:-$TOP} p f blob mode commit tree patch index err
+	local git=$1 repo=${2:-$TOP} p f blob commit tree patch index err
 	local -A seen=()
 
 	commit=$(git -C "$git" rev-parse refs/heads/base)
@@ -99,27 +111,20 @@ series_commits()
 		patch=$repo/patches/$p
 		[[ -f $patch ]] || die "patches/series names $p, but there is no patches/$p"
 		[[ -n $(subject "$patch") ]] || die "patches/$p has no 'Subject:' line"
-		if grep -q '^diff --git ' "$patch" &&
+		if grep -qE '^(diff --git|---) [^ ]' "$patch" &&
 		   ! err=$(git -C "$git" apply --cached --whitespace=nowarn "$patch" 2>&1); then
 			die "patches/$p does not apply to base ${BASE_VERSION-}:" \
-				"$(sed -n 's/^error: patch failed: /in /p; s/^error: \(.*: No such file\)/\1/p;
-				s/^error: \(corrupt patch.*\)/\1/p; s/^error: \(.*does not exist.*\)/\1/p' <<<"$err" | head -n 1)"
+				"$(sed -n 's/^error: \(patch failed: \)*//p' <<<"$err" | head -n 1)"
 		fi
 		for f in $(adds "$patch"); do
 			[[ -z ${seen[$f]-} ]] || die "$f is added by ${seen[$f]} and again by $p"
 			seen[$f]=$p
 			[[ -f $repo/$f ]] || die "patches/$p adds $f, but the repository has no such file"
 			blob=$(git -C "$git" hash-object -w --path="$f" "$repo/$f")
-			mode=100644
-			[[ ! -x $repo/$f ]] || mode=100755
-			git -C "$git" update-index --add --cacheinfo "$mode,$blob,$f"
+			git -C "$git" update-index --add --cacheinfo "$(file_mode "$repo/$f"),$blob,$f"
 		done
 		tree=$(git -C "$git" write-tree)
-		commit=$(commit_tree "$git" "$tree" "$(subject "$patch")
-
-$(body "$patch")
-
-Signed-off-by: $(committer_name) <$(committer_email)>" "$commit")
+		commit=$(commit_tree "$git" "$tree" "$(message "$patch")" "$commit")
 		echo "$p $commit"
 	done
 	unset GIT_INDEX_FILE
@@ -150,10 +155,11 @@ tree_key()
 		(cd "$TOP/patches" && cat $(entries "$TOP")); } | digest
 }
 
-# Edits to base files in the tree that are not in patches/ yet.
+# Edits to base files in the tree that are not in patches/ yet, new files included.
 tree_edits()
 {
-	git -C "$TREE" diff --name-only HEAD
+	git -C "$TREE" diff --name-only --no-renames HEAD
+	git -C "$TREE" ls-files --others --exclude-standard
 }
 
 tree_must_be_clean()
@@ -303,7 +309,7 @@ refresh_patch()
 	for f; do
 		if [[ -e $TREE/$f ]]; then
 			GIT_INDEX_FILE=$index git -C "$TREE" update-index --add --cacheinfo \
-				"$(git -C "$TREE" ls-tree "$commit" -- "$f" | awk '{ print $1 }' | grep . || echo 100644),$(git -C "$TREE" hash-object -w "$TREE/$f"),$f"
+				"$(file_mode "$TREE/$f"),$(git -C "$TREE" hash-object -w "$TREE/$f"),$f"
 		else
 			GIT_INDEX_FILE=$index git -C "$TREE" update-index --force-remove "$f"
 		fi
@@ -315,7 +321,8 @@ refresh_patch()
 	{
 		header "$TOP/patches/$p"
 		echo ---
-		git -C "$TREE" diff --no-color --no-ext-diff --no-renames --full-index --abbrev=12 \
+		# Plumbing: the user's settings of git diff have no say.
+		git -C "$TREE" diff-tree -p --no-renames --src-prefix=a/ --dst-prefix=b/ \
 			"$commit^" "$tree" -- . "${except[@]}" | sed '/^index /d'
 	} >"$new"
 	mv "$new" "$TOP/patches/$p"
@@ -331,7 +338,7 @@ verb_series()
 	[[ -z $(overlay_orphans) ]] || die "not in the series: $(orphans_text)"
 	step series "write the mails of the series" series_mails
 	note "build/series: $(find "$BUILD/series" -name '*.patch' | wc -l) mails;" \
-		"git am build/series/00*[1-9]-*.patch, on Linux $BASE_VERSION"
+		"git am --empty=drop build/series/*.patch, on Linux $BASE_VERSION"
 }
 
 series_mails()
@@ -347,6 +354,8 @@ series_mails()
 	git -C "$git" config user.name "$(committer_name)"
 	git -C "$git" config user.email "$(committer_email)"
 	git -C "$git" -c format.signature="$BASE_VERSION" format-patch -q --no-renames \
+		--src-prefix=a/ --dst-prefix=b/ -U3 --no-color --no-ext-diff --no-attach --suffix=.patch \
+		--numbered --no-thread --no-signoff --no-cc --no-to --no-notes \
 		--base=base --cover-letter --cover-from-description=none \
 		-o "$t" base..series
 	cover_letter "$t"/0000-cover-letter.patch
@@ -358,8 +367,15 @@ series_mails()
 cover_letter()
 {
 	awk -v cover="$TOP/patches/cover" '
-		/\*\*\* SUBJECT HERE \*\*\*/ { getline s < cover; sub(/\*\*\* SUBJECT HERE \*\*\*/, s) }
-		/\*\*\* BLURB HERE \*\*\*/ { getline l < cover; while ((getline l < cover) > 0) print l; next }
-		{ print }' "$1" >"$1.tmp"
+		function put(mark, text,   i) {
+			i = index($0, mark)
+			if (i) $0 = substr($0, 1, i - 1) text substr($0, i + length(mark))
+		}
+		BEGIN {
+			getline subject < cover
+			getline line < cover
+			while ((getline line < cover) > 0) text = text (text == "" ? "" : "\n") line
+		}
+		{ put("*** SUBJECT HERE ***", subject); put("*** BLURB HERE ***", text); print }' "$1" >"$1.tmp"
 	mv "$1.tmp" "$1"
 }

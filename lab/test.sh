@@ -19,6 +19,14 @@ skips_on()
 	sed -n "s|^!$emulator/$1 ||p" "$TOP/lab/tests.list"
 }
 
+# skipped_tests PLATFORM: those of skips_on that are asked for
+skipped_tests()
+{
+	skips_on "$1" | while read -r t why; do
+		[[ -n ${TESTS-} && " $TESTS " != *" $t "* ]] || echo "$t $why"
+	done
+}
+
 # tests_on PLATFORM [REGEX]: names, in order
 tests_on()
 {
@@ -55,9 +63,10 @@ check_input()
 		check_accel "$p"
 	done
 	for t in ${TESTS-}; do
-		grep -qx "$t" <<<"$(tests_list | awk '{ print $1 }')" ||
+		grep -qxF "$t" <<<"$(tests_list | awk '{ print $1 }')" ||
 			die "TESTS: there is no $t in lab/tests.list"
 	done
+	[[ -n $(platforms) ]] || die "none of TESTS=$TESTS runs on ${PLATFORM:-any back end}"
 }
 
 # job PLATFORM TIMEOUT TEST...: what /init in the guest reads
@@ -75,6 +84,12 @@ job()
 	done
 }
 
+# can_boot PLATFORM: Bochs is the one emulator that not every machine can have
+can_boot()
+{
+	! in_bochs "$1" || need_bochs
+}
+
 # prepare PLATFORM ours|base: everything that a boot there needs, built
 prepare()
 {
@@ -83,7 +98,7 @@ prepare()
 	arch=$(platform_arch "$platform")
 	need build
 	case $platform in
-	vmx) if in_bochs vmx; then need_bochs || return 1; else need svm; fi ;;
+	vmx) in_bochs vmx || need svm ;;
 	svm) need svm ;;
 	*) need arm64 ;;
 	esac
@@ -125,11 +140,11 @@ run_on()
 		"$(kernel_of "$variant" "${whose/ours/}")" "$dir/initrd" "$dir" "${whose/ours/}"
 	{
 		ktap "$platform" "$dir/ktap" "$@"
-		skips_on "$platform" | while read -r t why; do
+		skipped_tests "$platform" | while read -r t why; do
 			printf '%s\t%s\tskip\t%s\n' "$platform" "$t" "$why"
 		done
 		splats "$platform" "$dir/console" | awk -v p="$platform" \
-			'{ printf "%s\tkernel splat\tfail\t%s\n", p, $0; exit }'
+			'NR == 1 { printf "%s\tkernel splat\tfail\t%s\n", p, $0 }'
 	} >"$dir/results"
 	rm -f "$dir/initrd" "$dir/iso.img"
 }
@@ -160,11 +175,11 @@ verb_run()
 {
 	local platform=${PLATFORM:-svm} child dir tests
 
-	check_input
-	prepare "$platform" ours || die "Bochs cannot be installed here, so PLATFORM=vmx cannot run"
+	PLATFORM=$platform check_input
+	can_boot "$platform" || die "Bochs cannot be installed here, so PLATFORM=vmx cannot run"
+	prepare "$platform" ours
 	tests=$(if [[ -n ${TESTS-} ]]; then tests_on "$platform"; else tests_on "$platform" '^gpc_'; fi)
 	[[ -n $tests ]] || tests=$(tests_on "$platform")
-	[[ -n $tests ]] || die "none of TESTS runs on $platform"
 	dir=$BUILD/results/ours/$platform
 	note "boot $platform, kernel $(variant_of "$platform")"
 	rm -rf "$dir"
@@ -197,12 +212,13 @@ all_platforms()
 	local -A child=()
 	SKIPPED=()
 
-	for p in $(tac_vmx_first); do
-		if ! prepare "$p" "$whose"; then
-			echo "*** Bochs cannot be installed here: vmx is SKIPPED ***"
+	for p in $(vmx_first); do
+		if ! can_boot "$p"; then
+			echo "*** Bochs cannot be installed here: $p is SKIPPED ***"
 			SKIPPED+=("$p")
 			continue
 		fi
+		prepare "$p" "$whose"
 		# shellcheck disable=SC2046
 		run_on "$p" "$whose" $(tests_on "$p") &
 		child[$p]=$!
@@ -218,15 +234,25 @@ all_platforms()
 	done
 }
 
-tac_vmx_first()
+vmx_first()
+{
+	local p
+
+	for p in $(platforms); do
+		! in_bochs "$p" || echo "$p"
+	done
+	for p in $(platforms); do
+		in_bochs "$p" || echo "$p"
+	done
+}
+
+# platforms: those asked for that TESTS run on
+platforms()
 {
 	local p
 
 	for p in ${PLATFORM:-$PLATFORMS_ALL}; do
-		! in_bochs "$p" || echo "$p"
-	done
-	for p in ${PLATFORM:-$PLATFORMS_ALL}; do
-		in_bochs "$p" || echo "$p"
+		[[ -z $(tests_on "$p")$(skipped_tests "$p") ]] || echo "$p"
 	done
 }
 
@@ -244,7 +270,7 @@ gather()
 {
 	local p t
 
-	for p in ${PLATFORM:-$PLATFORMS_ALL}; do
+	for p in $(platforms); do
 		if [[ " ${SKIPPED[*]-} " = *" $p "* ]]; then
 			for t in $(tests_on "$p"); do
 				printf '%s\t%s\tskip\tBochs is not installable\n' "$p" "$t"
@@ -269,7 +295,7 @@ verb_test()
 	base
 	base=$(base_results)
 	if ! table "$([[ ! -e $base ]] || echo "$base")" <"$all"; then
-		for p in ${PLATFORM:-$PLATFORMS_ALL}; do
+		for p in $(platforms); do
 			! grep -q $'\tfail\t' "$BUILD/results/ours/$p/results" 2>/dev/null || show_failure "$p" ours >&2
 		done
 		# The closing line stays the last.
@@ -283,7 +309,7 @@ base_results()
 {
 	local key
 
-	key=$({ echo "$BASE_VERSION"; cat "$TOP/lab/tests.list" "$TOP/lab/init"
+	key=$({ echo "$BASE_VERSION ${VARIANT-}"; cat "$TOP/lab/tests.list" "$TOP/lab/init"
 		cat "$TOP"/tools/testing/selftests/kvm/*/gpc* 2>/dev/null || :; } | digest)
 	echo "$CACHE/base-results/$BASE_VERSION-$key"
 }
@@ -300,10 +326,15 @@ verb_base_test()
 		note "kept results of the unpatched base $BASE_VERSION:"
 	else
 		all_platforms base
-		mkdir -p "${file%/*}"
-		if [[ -n ${TESTS-}${PLATFORM-} ]]; then file=$BUILD/results/base/all; fi
-		gather base >"$file.tmp"
-		mv "$file.tmp" "$file"
+		gather base >"$BUILD/results/base/all"
+		# Kept is what was run to the end, and all of it.
+		if [[ -z ${TESTS-}${PLATFORM-} ]] &&
+		   ! grep -q $'\tboot\tfail\t' "$BUILD/results/base/all"; then
+			mkdir -p "${file%/*}"
+			cp "$BUILD/results/base/all" "$file.tmp"
+			mv "$file.tmp" "$file"
+		fi
+		file=$BUILD/results/base/all
 	fi
 	table <"$file"
 }

@@ -226,7 +226,7 @@ apt_has()
 }
 
 @test "base: another base is refused while the tree has edits" {
-	STUB="base_debian() { BASE_KIND=debian BASE_VERSION=\$V BASE_GIT=$CACHE/base/$BASE_VERSION.git; };"
+	STUB="name_debian() { BASE_KIND=debian BASE_VERSION=\$V BASE_GIT=$CACHE/base/$BASE_VERSION.git; };"
 	V=$BASE_VERSION run lab "$STUB base; tree"
 	good
 	echo mine >>"$BUILD/tree/Kbuild"
@@ -241,14 +241,14 @@ apt_has()
 	base_files "$TMP/linux-6.12.74"
 	tar -C "$TMP" -cJf "$TMP/linux-6.12.74.tar.xz" linux-6.12.74
 	run env KERNEL_ORG="file://$TMP" KERNEL_ORG_VERSION=6.12.74 bash -c "$(declare -f lab); TOP=$TOP
-		lab 'base_tarball; git -C \"\$BASE_GIT\" show base:virt/kvm/pfncache.c'"
+		lab 'name_tarball; base_from_tarball; git -C \"\$BASE_GIT\" show base:virt/kvm/pfncache.c'"
 	good
 	has "the base's cache"
 }
 
 @test "base: a tarball that cannot be had is an error that names it, and leaves nothing" {
 	run env KERNEL_ORG="file://$TMP/none" KERNEL_ORG_VERSION=6.12.74 bash -c "$(declare -f lab); TOP=$TOP
-		lab 'base_tarball'"
+		lab 'name_tarball; step base get base_from_tarball'"
 	bad "file://$TMP/none/linux-6.12.74.tar.xz" network
 	gone "$CACHE/base/6.12.74.git"
 	gone "$CACHE/base.tmp"

@@ -75,13 +75,6 @@ lost()
 	has one
 }
 
-@test "config: names that begin alike are told apart" {
-	printf 'CONFIG_KVM=y\n' >frag
-	printf 'CONFIG_KVM_AMD=y\n' >.config
-	lost frag .config
-	has CONFIG_KVM
-}
-
 @test "config: a kernel is its architecture, its variant, and both together" {
 	touch "$TOP"/configs/{x86_64,arm64,debug,debug.x86_64,kcsan}
 	run lab 'for v in debug.x86_64 debug.arm64 kcsan.x86_64 arm64; do fragments "$v" | sed "s|.*/||" | tr "\n" " "; echo; done'

@@ -75,7 +75,7 @@ verbs()
 @test "input: ACCEL=kvm for another machine's CPU" {
 	fake uname 'echo x86_64'
 	ACCEL=kvm PLATFORM=vhe run verb run
-	refused ACCEL=kvm vhe ACCEL=tcg
+	refused ACCEL=kvm /dev/kvm vhe ACCEL=tcg
 }
 
 @test "input: unknown TESTS of run, test and base-test" {
@@ -125,6 +125,15 @@ variants()
 	bad VARIANT=stock
 	VARIANT=rt variants 'variant_of nvhe'
 	bad VARIANT=rt
+}
+
+@test "input: a VARIANT of the other architecture ends run and test" {
+	VARIANT=arm64 variants verb_run
+	bad VARIANT=arm64
+	has_not DID
+	VARIANT=rt PLATFORM=vhe variants 'lab_tests() { :; }; verb_test'
+	bad VARIANT=rt
+	has_not DID
 }
 
 @test "input: a VARIANT that has no modules" {

@@ -169,7 +169,7 @@ content()
 	PATCH=two.patch refresh
 	taken
 	is "$(git -C "$TREE" ls-files -s scripts | awk '{ print $1, $4 }')" \
-		$'100644 scripts/new.txt\n100755 scripts/new.sh\n100755 scripts/old.sh'
+		$'100755 scripts/new.sh\n100644 scripts/new.txt\n100755 scripts/old.sh'
 }
 
 @test "refresh: a new file that git does not know yet is taken or refused, not passed over" {

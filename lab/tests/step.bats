@@ -47,12 +47,6 @@ until_there()
 	is "$(cat "$BUILD/logs/x.log")" ""
 }
 
-@test "step: the first command of it that fails ends it, under a condition too" {
-	run lab 'work() { false; echo went on; }; all() { step x "do x" work; }; all || echo "not all"'
-	[[ $status -ne 0 ]]
-	is "$(cat "$BUILD/logs/x.log")" ""
-}
-
 @test "step: die in it is the error that is shown" {
 	run lab 'work() { die "no such thing"; }; step x "do x" work'
 	bad "no such thing"

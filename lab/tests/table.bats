@@ -103,9 +103,9 @@ table()
 }
 
 @test "table: a name may hold what printf and awk would read" {
-	table <<<$'svm|100%s \\n & more|pass|\nsvm|b|fail|50%d & \\1'
-	has '100%s \n & more'
-	has '50%d & \1'
+	table <<<'svm|100%s \n & more|fail|50%d & \1'
+	has $'\n100%s \\n & more  FAIL'
+	has '100%s \n & more on svm: fail: 50%d & \1'
 }
 
 @test "table: bats' results are results of the lab" {
