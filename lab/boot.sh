@@ -132,8 +132,8 @@ job_initramfs()
 	cp "$out.job" "$t/lab/job"
 	if [[ $variant = stock || $variant = rt ]]; then
 		while read -r m args; do
-			if [[ $whose = ours && -e $BUILD/$variant/$m.ko ]]; then
-				cp "$BUILD/$variant/$m.ko" "$t/lab/"
+			if [[ $whose = ours && $m = kvm* ]]; then
+				cp "$(modules_dir "$variant")/$m.ko" "$t/lab/"
 			else
 				stock_module "$STOCK/lib/modules/$KREL" "$m" "$t/lab/$m.ko"
 			fi

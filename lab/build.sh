@@ -105,11 +105,19 @@ modules_args()
 	printf '%s\n' -C "$STOCK_HEADERS" "M=$1/arch/x86/kvm" "NOSTDINC_FLAGS=$inc" modules
 }
 
+# Another kernel than the default one has a folder of its own.
+modules_dir()
+{
+	echo "$BUILD/$1${KVER:+-$KVER}"
+}
+
 # modules VARIANT: kvm.ko and its two vendors in build/VARIANT
 modules()
 {
-	local dir=$BUILD/$1
+	local dir
 	local -a args
+
+	dir=$(modules_dir "$1")
 
 	stock "$1"
 	tree
@@ -142,7 +150,7 @@ verb_modules()
 	need build
 	base
 	modules "${VARIANT:-stock}"
-	ls -1 "$BUILD/${VARIANT:-stock}"/*.ko
+	ls -1 "$(modules_dir "${VARIANT:-stock}")"/*.ko
 }
 
 # --- whole kernels --------------------------------------------------------

@@ -101,10 +101,10 @@ verb()
 
 # --- a base and a series --------------------------------------------------
 
-# base_files DIR: a kernel of seven files
+# base_files DIR: a kernel of a few files
 base_files()
 {
-	mkdir -p "$1"/{virt/kvm,arch/x86/kvm,arch/x86/include/asm,include/linux,scripts}
+	mkdir -p "$1"/{virt/kvm,arch/x86/kvm,arch/x86/include/asm,include/linux,scripts,tools/testing/selftests/kvm}
 	printf 'VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 117\nEXTRAVERSION =\n\nmrproper:\n' >"$1/Makefile"
 	echo '# Kbuild' >"$1/Kbuild"
 	seq -f 'main %g' 30 >"$1/virt/kvm/kvm_main.c"
@@ -112,6 +112,7 @@ base_files()
 	seq -f 'x86 %g' 30 >"$1/arch/x86/kvm/x86.c"
 	seq -f 'asm %g' 3 >"$1/arch/x86/include/asm/kvm_host.h"
 	seq -f 'host %g' 30 >"$1/include/linux/kvm_host.h"
+	echo '# tests' >"$1/tools/testing/selftests/kvm/Makefile"
 	echo 'echo old' >"$1/scripts/old.sh"
 	chmod +x "$1/scripts/old.sh"
 }

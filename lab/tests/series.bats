@@ -61,14 +61,14 @@ show()
 	commits
 	is "$(show "$(commit one.patch):virt/kvm/pfncache.c")" "our cache"
 	is "$(show "$(commit one.patch):include/linux/kvm_gpc.h")" "/* the interface */"
-	is "$(git -C "$BASE" ls-tree -r --name-only "$(commit two.patch)" tools)" ""
+	is "$(git -C "$BASE" ls-tree -r --name-only "$(commit two.patch)" tools)" tools/testing/selftests/kvm/Makefile
 	is "$(show "$(commit tests.patch):tools/testing/selftests/kvm/gpc.sh")" "echo tested"
 }
 
 @test "series: overlay files keep their exec bit" {
 	commits
 	is "$(git -C "$BASE" ls-tree -r --format='%(objectmode) %(path)' "$(commit tests.patch)" \
-		include/linux/kvm_gpc.h tools scripts)" \
+		include/linux/kvm_gpc.h tools/testing/selftests/kvm/gpc.sh scripts)" \
 		$'100644 include/linux/kvm_gpc.h\n100755 scripts/old.sh\n100755 tools/testing/selftests/kvm/gpc.sh'
 }
 
