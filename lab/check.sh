@@ -13,7 +13,7 @@ check()
 
 	name=check-${1//_/-}
 	printf '%-58s' "$text"
-	contained "$@" 9>&- >"$LOGS/$name.log" 2>&1 </dev/null &
+	: < <(contained "$@" 9>&- >"$LOGS/$name.log" 2>&1 </dev/null)
 	child=$!
 	wait "$child" || rc=$?
 	if [[ $rc -eq 0 ]]; then

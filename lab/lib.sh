@@ -77,8 +77,8 @@ end_children()
 # temp VAR PATH
 temp()
 {
-	LAB_TMP+=("$2")
-	rm -rf "$2"
+	LAB_TMP+=("$2" "$2.lock")
+	rm -rf "$2" "$2.lock"
 	printf -v "$1" %s "$2"
 }
 
@@ -101,8 +101,7 @@ need_space()
 		die "$1 has $have GiB free, $2 are needed; make room, or set XDG_CACHE_HOME"
 }
 
-# contained command...: its temporaries go with it, however it ends. Not to be
-# called under a condition: bash would not stop it at the first error there.
+# contained command...: its temporaries go with it, however it ends
 contained()
 {
 	LAB_TMP=()
@@ -121,7 +120,8 @@ step()
 	shift 2
 
 	printf '%-58s' "$text"
-	contained "$@" 9>&- >"$log" 2>&1 </dev/null &
+	# Not `&`: under a condition bash would not stop it at the first error.
+	: < <(contained "$@" 9>&- >"$log" 2>&1 </dev/null)
 	child=$!
 	[[ -z ${STEP_TOTAL-} ]] || step_progress "$child" "$log" "$text" "$start"
 	wait "$child" || rc=$?

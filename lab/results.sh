@@ -3,7 +3,7 @@
 # What a run said: kernel splats on the console, KTAP on the results channel, and
 # the table of it all. A result is a line "BACKEND TEST STATUS [WHY]", tab-separated.
 
-SPLAT='WARNING: |BUG: |BUG at |BUG [a-zA-Z0-9_-]+ \(|trying to register non-static key|Oops|Kernel panic|general protection fault|possible recursive locking|possible circular locking|possible irq lock inversion|inconsistent lock state|suspicious RCU usage|Invalid wait context|held lock freed|KASAN: |KCSAN: |KFENCE: |UBSAN: |kmemleak: [0-9]+ new suspected|unreferenced object|blocked for more than|self-detected stall|detected stalls|rcu_.*stall|soft lockup|hard LOCKUP|Bad page state|refcount_t: |list_(add|del) corruption|page allocation failure|Unable to handle kernel|Internal error: |ODEBUG: |Slab cache still has objects|lab: cannot|lab: no results channel|lab: time limit'
+SPLAT='WARNING: |BUG: |BUG at |BUG [a-zA-Z0-9_-]+ \(|trying to register non-static key|unchecked MSR access error|Oops|Kernel panic|general protection fault|possible recursive locking|possible circular locking|possible irq lock inversion|inconsistent lock state|suspicious RCU usage|Invalid wait context|held lock freed|KASAN: |KCSAN: |KFENCE: |UBSAN: |kmemleak: [0-9]+ new suspected|unreferenced object|blocked for more than|self-detected stall|detected stalls|rcu_.*stall|soft lockup|hard LOCKUP|Bad page state|refcount_t: |list_(add|del) corruption|page allocation failure|Unable to handle kernel|Internal error: |ODEBUG: |Slab cache still has objects|lab: cannot|lab: no results channel|lab: time limit'
 
 # splats PLATFORM CONSOLE [ALLOW]: the lines of CONSOLE that are splats. Let
 # through is only what ALLOW has by its exact text for PLATFORM: stamps, CPU, PID

@@ -134,7 +134,8 @@ series_commits()
 # Overlay files that no entry names: they are not in the tree, nor in the mails.
 overlay_orphans()
 {
-	(cd "$TOP" && git ls-files -co --exclude-standard arch include virt tools Documentation) |
+	(cd "$TOP" && git ls-files -co --exclude-standard arch include virt tools Documentation |
+		while read -r f; do [[ ! -e $f ]] || echo "$f"; done) |
 		grep -vxF -e "$(overlay_files)" || :
 }
 
@@ -319,8 +320,7 @@ refresh_patch()
 		except+=(":(exclude)$f")
 	done
 	{
-		header "$TOP/patches/$p"
-		echo ---
+		sed '/^diff --git /,$d' "$TOP/patches/$p"
 		# Plumbing: the user's settings of git diff have no say.
 		git -C "$TREE" diff-tree -p --no-renames --src-prefix=a/ --dst-prefix=b/ \
 			"$commit^" "$tree" -- . "${except[@]}" | sed '/^index /d'

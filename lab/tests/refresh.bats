@@ -213,3 +213,11 @@ content()
 	taken
 	grep -qxF -- '--- a/include/linux/kvm_host.h' "$TOP/patches/one.patch"
 }
+
+@test "refresh: what is said between the message and the diff stays" {
+	sed -i 's/^---$/---\nv2: new words/' "$TOP/patches/one.patch"
+	echo "/* mine */" >>"$TREE/include/linux/kvm_host.h"
+	refresh
+	taken
+	grep -qx 'v2: new words' "$TOP/patches/one.patch"
+}
