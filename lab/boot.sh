@@ -196,7 +196,7 @@ cmdline()
 
 	[[ ${2-} != base ]] || mem=1920M
 	case $1 in
-	svm) echo "console=ttyS0 $common mem=$mem tsc=reliable clocksource=tsc" ;;
+	svm) echo "console=ttyS0 $common mem=$mem maxcpus=1 tsc=reliable clocksource=tsc" ;;
 	vmx) echo "console=ttyS0 $common mem=$mem tsc=reliable clocksource=tsc no_timer_check" ;;
 	*) echo "console=ttyAMA0 $common" ;;
 	esac

@@ -1,29 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * In the guest: keep a VM open while the tests run.
+ * In the guest: keep VMs open while the tests run.
  *
- * The first VM and the last one patch a static branch in the scheduler. QEMU's
- * multi-threaded TCG does not model cross-modifying code: every few hundred
- * times another CPU still runs the breakpoint that was there for a moment, and
- * the kernel dies of "Oops: int3" in __schedule(). With a VM that stays, the
- * branch is patched once.
+ * The first VM and the last one patch a static branch in the scheduler, the first
+ * and last vCPU without an APIC, or with one that is off, some more in KVM. QEMU's
+ * multi-threaded TCG does not model cross-modifying code: every few hundred times
+ * another CPU still runs the breakpoint that was there for a moment, and the
+ * kernel dies of "Oops: int3" in __schedule(). With these VMs, made while there is
+ * but one CPU, the branches stay as they are.
  */
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+static int try(const char *what, int fd)
+{
+	if (fd < 0) {
+		perror(what);
+		exit(1);
+	}
+	return fd;
+}
+
 int main(void)
 {
-	int kvm = open("/dev/kvm", O_RDWR);
+	int kvm = try("/dev/kvm", open("/dev/kvm", O_RDWR));
+	int bare = try("KVM_CREATE_VM", ioctl(kvm, KVM_CREATE_VM, 0));
+	int apic = try("KVM_CREATE_VM", ioctl(kvm, KVM_CREATE_VM, 0));
 
-	if (kvm < 0 || ioctl(kvm, KVM_CREATE_VM, 0) < 0) {
-		perror("holdvm: /dev/kvm");
-		return 1;
-	}
-	puts("holdvm: ready");
+	try("KVM_CREATE_VCPU", ioctl(bare, KVM_CREATE_VCPU, 0));
+	try("KVM_CREATE_IRQCHIP", ioctl(apic, KVM_CREATE_IRQCHIP, 0));
+	try("KVM_CREATE_VCPU", ioctl(apic, KVM_CREATE_VCPU, 0));
+
+	puts("ready");
 	fflush(stdout);
+	fclose(stdout);
 	for (;;)
 		pause();
 }
