@@ -250,7 +250,8 @@ name_kdir()
 	# Seen by content of what the series touches and by HEAD, so that a changed
 	# tree is a new base.
 	key=$(cd "$KDIR" && { git rev-parse HEAD 2>/dev/null || :
-		find arch/*/kvm arch/*/include virt include tools/testing/selftests/kvm -type f -exec sha1sum {} + | sort
+		find arch/*/kvm arch/*/include virt include tools/testing/selftests/kvm \
+			-type f -exec sha1sum {} + 2>/dev/null | sort || :
 		} | digest)
 	BASE_VERSION=$v-$key
 	BASE_GIT=$BUILD/kdir/$BASE_VERSION.git

@@ -262,10 +262,11 @@ selftests()
 	local arch=$1 dir=$BUILD/selftests.$1
 
 	tree
-	if [[ ! -d $dir/usr/include ]]; then
+	if [[ ! -e $dir/headers ]]; then
 		# shellcheck disable=SC2046
 		step "headers-$arch" "install the headers for $arch selftests" \
 			make -C "$TREE" O="$dir" $(cross "$arch") headers_install
+		: >"$dir/headers"
 	fi
 	step "selftests-$arch" "build the KVM selftests for $arch" selftests_make "$arch" "$dir"
 }
