@@ -139,8 +139,8 @@ job_initramfs()
 			fi
 			echo "$m $args"
 		done < <(modules_for "$platform") >"$t/lab/modules"
-		gcc -static -O2 -o "$t/lab/holdvm" "$TOP/lab/holdvm.c"
 	fi
+	[[ $platform = [vn]*he ]] || gcc -static -O2 -o "$t/lab/holdvm" "$TOP/lab/holdvm.c"
 	(cd "$t" && into "$out.job.gz" pack)
 	cat "$BUILD/initramfs.$(platform_arch "$platform").cpio.gz" "$out.job.gz" >"$out"
 	rm -rf "$t" "$out.job.gz"

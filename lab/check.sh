@@ -11,7 +11,7 @@ check()
 	local name text=$1 start=$SECONDS rc=0 child
 	shift
 
-	name=check-${1//_/-}
+	name=check-$(basename "$1" .sh | tr _ -)
 	printf '%-58s' "$text"
 	: < <(contained "$@" 9>&- >"$LOGS/$name.log" 2>&1 </dev/null)
 	child=$!
@@ -65,6 +65,7 @@ check_shell()
 {
 	shellcheck -x "$TOP"/lab/lab "$TOP"/lab/*.sh "$TOP"/.ci/run
 	shellcheck -s sh -e SC1091 "$TOP"/lab/init
+	shellcheck "$TOP"/tools/kvm/gpc/*.sh
 	shellcheck "$TOP"/lab/tests/*.bats "$TOP"/lab/tests/*.bash
 }
 
@@ -176,6 +177,7 @@ verb_check()
 	check "checkpatch --strict of mails and files" check_checkpatch
 	check "kernel-doc" check_kernel_doc
 	check "shellcheck of the lab" check_shell
+	check "the cache's model: spin" "$TOP/tools/kvm/gpc/check-model.sh"
 	check "git am of the mails equals make tree" check_git_am
 	if [[ $BASE_KIND = debian ]]; then
 		stock

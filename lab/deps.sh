@@ -11,7 +11,7 @@ packages_for()
 	svm)   echo qemu-system-x86 ;;
 	vmx)   echo bochs bochs-term bochsbios vgabios grub-pc-bin grub-common xorriso mtools ;;
 	arm64) echo qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
-	check) echo sparse shellcheck bats gcc-aarch64-linux-gnu \
+	check) echo sparse shellcheck bats spin gcc-aarch64-linux-gnu \
 		libc6-dev-arm64-cross python3-ply python3-git codespell ;;
 	bats)  echo bats ;;
 	esac

@@ -5,10 +5,14 @@
  *
  * check-model.sh runs it.  By hand:
  *
- *	spin -a gpc.pml && gcc -O2 -DSAFETY -DCOLLAPSE -o pan pan.c && ./pan -m100000
- *	spin -a -DPROGRESS gpc.pml && gcc -O2 -DNP -o pan pan.c && ./pan -l -f
+ *	spin -a -DONE_NOTIFIER gpc.pml
+ *	gcc -O2 -DSAFETY -DCOLLAPSE -o pan pan.c && ./pan -m1000000
  *
- * Then "spin -t -p -g gpc.pml", with the same -D, replays the trail of an error.
+ *	spin -a -DPROGRESS gpc.pml
+ *	gcc -O2 -DNP -DNFAIR=3 -DCOLLAPSE -o pan pan.c && ./pan -l -f -m1000000
+ *
+ * "spin -t -p -g gpc.pml", with the same -D, then replays the trail of an error.
+ * With "-i" instead of a large "-m", pan looks for a short one.
  *
  * There is one cache, and as many as may run at once of these:
  *
@@ -19,48 +23,53 @@
  *	proctype notifier()	kvm_mmu_notifier_invalidate_range_start(), change of the
  *				page tables, kvm_mmu_notifier_invalidate_range_end(), of
  *				any page; there are two, so ranges nest and overlap
- *	proctype memslot_update()	kvm_swap_active_memslots() and its caller; once
+ *	proctype memslot_update()
+ *				kvm_swap_active_memslots() and its callers; once
  *	proctype mm_release()	kvm_mmu_notifier_release(), or kvm_destroy_vm(); once,
  *				or never
  *
+ * ONE_NOTIFIER, NO_MEMSLOT_UPDATE and NO_RELEASE leave one out, to save states.
+ *
  * An inline has the name of the C function that it stands for, and a variable that
- * of the field.  All but mm_release() go on for any number of rounds and may stop
- * after any, so that whoever waits in vain is seen: spin calls that an invalid end
- * state.  Nothing but the number of processes is bounded.
+ * of the field.  The first four go on for any number of rounds and may stop after
+ * any, so that whoever waits in vain is seen: spin calls that an invalid end state.
  *
  * What is abstracted:
  *
  * - A section of a spinlock is one atomic step, for nobody looks at what a lock
  *   protects without it (a variant that does has two steps).  If it must wait
- *   inside, as start does for readers, atomic ends there and the outer lock is
- *   seen to be held.  gpc->lock is held for write in no other step than its own.
+ *   inside, as start does for readers, the step is divided there and the outer lock
+ *   is seen to be held.  A section with gpc->lock held for write never waits.
  * - The user's address space is two pages and ELSEWHERE, where no cache ever is.
- *   A page of it is one of two page frames, never the same before and after an
- *   invalidation; the one that is not mapped belongs to somebody else.  Each cache
- *   covers one page; offset and length are left out.
+ *   A page frame is known by its hva, and is gone when an invalidation has given it
+ *   away; what is mapped after that is another.  A cache covers one page; offset
+ *   and length are left out.
  * - The GPA is at hva 0 before the memslot update and at hva 1 after, and
  *   kvm_gpc_activate_hva() is to hva 1.  The generation changes once in an update,
- *   not twice; the second change would only cause a refresh more.
+ *   not twice; the second change would only cause one refresh more.
  * - mn_memslots_update_rcuwait is a plain wait: it is not the cache's.
  * - The list of records is an array with one for each notifier; an allocation fails
  *   at will.  Which of several overlapping records a refresh finds is left open.
  * - kvm->gpcs.wait has one waiter at most, the holder of refresh_lock.  A signal
- *   that kills it comes before it sleeps or not at all.
- * - Mapping and unmapping touch nothing shared; hva_to_pfn() may fail.  The mm is
- *   the current one.
- * - memory is sequentially consistent: all but gpcs->closed is read under a lock.
+ *   comes before it sleeps or not at all, or it would hide that nobody wakes it.
+ * - hva_to_pfn() may fail; mapping and unmapping touch nothing that is shared.  The
+ *   mm is the current one.
+ * - Memory is sequentially consistent: all is read under a lock but gpcs->closed,
+ *   which is for the errno only; and kvm->memslots, which is srcu's.
  *
  * With -DPROGRESS the second notifier never stops to invalidate memory elsewhere,
  * the first stops after NR_OVERLAPPING rounds, and user_lock() never stops: in any
- * fair run it must reach its label "progress" again and again.  Allocations don't
- * fail: while they do, for all time and without one spare record, a refresh has to
- * wait for invalidations elsewhere, too.
+ * weakly fair run it must reach its label "progress" again and again.  Allocations
+ * don't fail there: a refresh waits for all invalidations without a record, and
+ * if there never were a record to be had it would do so for ever.
  *
- * Each -DBREAK_... breaks one rule; spin must reject it.
+ * Each -DBREAK_... breaks one rule, which the comment beside it says how; spin must
+ * reject it.
  */
 
 #define ELSEWHERE	2
 
+/* Page frames */
 #define NONE		0
 #define PAGE(hva)	((hva) + 1)
 
@@ -97,7 +106,7 @@ byte lock_readers;			/* of gpc->lock */
 bool gpa;				/* bound to the GPA, not to a user address */
 bit uhva;
 bit generation;
-byte khva;				/* of the page frame of which hva, or NONE */
+byte khva;				/* of which page frame */
 bool is_active;				/* "active" is a word of Promela's */
 bool valid;
 bool missed = true;
@@ -106,9 +115,10 @@ bit node;				/* user page in the interval tree */
 
 /* --- The world around ----------------------------------------------------- */
 
-/* Page frames of an hva that somebody has, and whether they are another's by now. */
+byte pfn[2];				/* looked up by each refresh and not published */
+
+/* Is the page frame another's by now? */
 bool khva_gone;
-byte pfn[2];				/* looked up by which refresh, not published yet */
 bool pfn_gone[2];
 
 #define memslots_hva()		memslots_generation
@@ -153,7 +163,7 @@ inline mutex_unlock(lock)
 	lock = false
 }
 
-/* Always the first statement of an atomic step, or the one that divides it. */
+/* Held to the end of the atomic step, where write_unlock_irq() would be. */
 inline write_lock_irq()
 {
 	lock_readers == 0
@@ -182,7 +192,7 @@ inline wake_up_all()
 
 /* --- The notifier's side -------------------------------------------------- */
 
-/* Returns with or without the mn_invalidate_lock's section being atomic. */
+/* What __kvm_gpc_invalidate_start() does to a cache that it finds. */
 inline gpc_take_away()
 {
 #ifndef BREAK_START_NO_WAIT		/* start does not wait for readers */
@@ -374,7 +384,7 @@ proctype memslot_update()
 
 /* --- Refresh -------------------------------------------------------------- */
 
-/* Uses and sets locals of the process: ret, may, pfn, hva. */
+/* With locals of the process: me, ret, may, hva. */
 
 #ifdef BREAK_WAIT_ANY			/* a refresh waits for invalidations elsewhere */
 #define overlaps(i)	(inv[i].recorded)
@@ -484,7 +494,7 @@ inline gpc_tree_move()
 	}
 }
 
-/* After write_lock_irq().  What there was stays mapped for nobody: gpc_unmap(). */
+/* And gpc_unmap(): who uses the address after that uses NONE. */
 inline gpc_take_mapping()
 {
 	valid = false;
@@ -526,8 +536,9 @@ inline gpc_publish()
 }
 
 /*
- * In: @gpa_arg, @hva for kvm_gpc_activate_hva().  The mutex_lock() before and the
- * kvm_memslots() of gpc_bind() are one step: memslots may change after.
+ * In: @gpa_arg and @hva, for which gpc_bind() asked the memslots, if it did; that
+ * they change before gpc_bind() goes on is possible.  Ends with the mutex_unlock()
+ * of its callers.
  */
 inline __gpc_refresh(gpa_arg)
 {
@@ -583,7 +594,7 @@ inline __gpc_refresh(gpa_arg)
 		fi;
 		missed = true		/* nobody looks at it now: let it be the same always */
 	}
-same:	skip
+same:	mutex_unlock(refresh_lock)
 }
 
 /* --- Use ------------------------------------------------------------------ */
@@ -629,9 +640,8 @@ inline kvm_gpc_refresh()
 	}
 	if
 	:: ret == 0 -> __gpc_refresh(gpa)
-	:: else
-	fi;
-	mutex_unlock(refresh_lock)
+	:: else -> mutex_unlock(refresh_lock)
+	fi
 }
 
 inline kvm_gpc_lock()
@@ -744,11 +754,7 @@ inline gpc_activate(gpa_arg)
 		is_active = true;
 		deactivated = false
 	}
-	__gpc_refresh(gpa_arg);
-	atomic {
-		ret = 0;
-		mutex_unlock(refresh_lock)
-	}
+	__gpc_refresh(gpa_arg)
 }
 
 inline kvm_gpc_deactivate()
@@ -784,27 +790,29 @@ proctype vmm(bit me)
 	bool gpa_arg;
 	bit idx;
 
-#ifdef PROGRESS
-	gpa_arg = true;
-	gpc_activate(gpa_arg)
-#else
 	do
 	::	atomic {
 			if
 			:: gpa_arg = true
+#ifndef PROGRESS
 			:: gpa_arg = false
+#endif
 			fi;
 			srcu_read_lock(idx)
 		}
 		gpc_activate(gpa_arg);
 		atomic {
 			gpa_arg = false;
+			ret = 0;
 			srcu_read_unlock(idx)
-		}
+		};
+#ifdef PROGRESS
+		break
+#else
 	::	kvm_gpc_deactivate()
 	::	break
-	od
 #endif
+	od
 }
 
 init
