@@ -121,7 +121,7 @@ bats_results()
 }
 
 # table [BASE]: the results on standard input as a table, tests by back ends, and
-# the closing line. BASE has the results of the unpatched base: a failure there
+# the closing line. What passed of the lab's own tests is a line a file. BASE has the results of the unpatched base: a failure there
 # too is said beside ours.
 table()
 {
@@ -133,6 +133,13 @@ table()
 			}
 		}
 		{
+			if ($1 == "lab" && $3 == "pass" && match($2, /^lab: [a-z]+: /)) {
+				of = substr($2, 1, RLENGTH - 2)
+				if (!(of in passed)) lab[++l] = of
+				passed[of]++
+				count["pass"]++
+				next
+			}
 			if (!($2 in row)) { row[$2] = 1; test[++n] = $2; if (length($2) > w) w = length($2) }
 			if (!($1 in col)) { col[$1] = 1; be[++m] = $1 }
 			# Two results of one name: the worse one counts.
@@ -153,6 +160,8 @@ table()
 				}
 				print ""
 			}
+			for (i = 1; i <= l; i++)
+				printf "%-" w "s  %d passed\n", lab[i], passed[lab[i]]
 			print ""
 			for (i = 1; i <= n; i++)
 				for (j = 1; j <= m; j++)
