@@ -78,20 +78,18 @@ until_there()
 
 @test "step: interrupted, it ends at once, and so does what it ran" {
 	# Not INT or HUP: whoever started us may have had them ignored.
-	for signal in TERM; do
-		rm -f "$TMP"/{there,pid,t}
-		lab 'echo $$ >"$1/pid"
-			work() { temp t "$1/t"; touch "$t"; bash -c "echo \$\$ >\"$1/there\"; exec sleep 60"; echo went on >"$1/on"; }
-			step x "do x" work "$1"' "$TMP" >"$TMP/out" 2>&1 &
-		child=$!
-		until_there "$TMP/there"
-		kill "-$signal" "$(cat "$TMP/pid")"
-		rc=0
-		wait "$child" || rc=$?
-		is "$rc" 130
-		grep -q interrupted "$TMP/out"
-		! kill -0 "$(cat "$TMP/there")" 2>/dev/null || fail "its child still runs"
-		gone "$TMP/on"
-		gone "$TMP/t"
-	done
+	rm -f "$TMP"/{there,pid,t}
+	lab 'echo $$ >"$1/pid"
+		work() { temp t "$1/t"; touch "$t"; bash -c "echo \$\$ >\"$1/there\"; exec sleep 60"; echo went on >"$1/on"; }
+		step x "do x" work "$1"' "$TMP" >"$TMP/out" 2>&1 &
+	child=$!
+	until_there "$TMP/there"
+	kill -TERM "$(cat "$TMP/pid")"
+	rc=0
+	wait "$child" || rc=$?
+	is "$rc" 130
+	grep -q interrupted "$TMP/out"
+	! kill -0 "$(cat "$TMP/there")" 2>/dev/null || fail "its child still runs"
+	gone "$TMP/on"
+	gone "$TMP/t"
 }

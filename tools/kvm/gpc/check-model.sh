@@ -80,7 +80,7 @@ verify()
 	fi
 	rm -f pan* ./*.trail
 	"$SPIN" -a "$@" gpc.pml >log 2>&1 &&
-		"$CC" -w "${cflags[@]}" -o pan pan.c >>log 2>&1 &&
+		"$CC" -w "${cflags[@]}" pan.c -o pan >>log 2>&1 &&
 		./pan "${args[@]}" >log 2>&1
 	if [[ -e gpc.pml.trail ]]; then
 		"$SPIN" -t -p "$@" gpc.pml 2>&1 | tail -n 50 >>log

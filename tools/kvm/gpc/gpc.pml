@@ -6,10 +6,10 @@
  * check-model.sh runs it.  By hand:
  *
  *	spin -a -DONE_NOTIFIER gpc.pml
- *	gcc -O2 -DSAFETY -DCOLLAPSE -o pan pan.c && ./pan -m1000000
+ *	gcc -O2 -DSAFETY -DCOLLAPSE pan.c -o pan && ./pan -m1000000
  *
  *	spin -a -DPROGRESS gpc.pml
- *	gcc -O2 -DNP -DNFAIR=3 -DCOLLAPSE -o pan pan.c && ./pan -l -f -m1000000
+ *	gcc -O2 -DNP -DNFAIR=3 -DCOLLAPSE pan.c -o pan && ./pan -l -f -m1000000
  *
  * "spin -t -p -g gpc.pml", with the same -D, then replays the trail of an error.
  * With "-i" instead of a large "-m", pan looks for a short one.
