@@ -145,7 +145,8 @@ run_on()
 		done
 		splats "$platform" "$dir/console" | awk -v p="$platform" \
 			'NR == 1 { printf "%s\tkernel splat\tfail\t%s\n", p, $0 }'
-	} >"$dir/results"
+	} >"$dir/results.tmp"
+	mv "$dir/results.tmp" "$dir/results"
 	rm -f "$dir/initrd" "$dir/iso.img"
 }
 
@@ -208,8 +209,7 @@ lab_tests()
 # first, and the arm64 kernel is built beside it.
 all_platforms()
 {
-	local whose=$1 p
-	local -A child=()
+	local whose=$1 p background=()
 	SKIPPED=()
 
 	for p in $(vmx_first); do
@@ -219,19 +219,44 @@ all_platforms()
 			continue
 		fi
 		prepare "$p" "$whose"
-		# shellcheck disable=SC2046
-		run_on "$p" "$whose" $(tests_on "$p") &
-		child[$p]=$!
-		if ! in_bochs "$p"; then
-			wait_for_platform "$p" "${child[$p]}"
-			unset "child[$p]"
-		else
+		start_on "$p" "$whose"
+		if in_bochs "$p"; then
 			note "boot $p in the background"
+			background+=("$p")
+		else
+			wait_on "$p" "$whose"
 		fi
 	done
-	for p in "${!child[@]}"; do
-		wait_for_platform "$p" "${child[$p]}"
+	for p in "${background[@]}"; do
+		wait_on "$p" "$whose"
 	done
+}
+
+# start_on PLATFORM WHOSE: run_on in the background, a lock held until it ends. Its
+# PID would not do to wait for: a build forks so much that PIDs come round again.
+start_on()
+{
+	local lock=$BUILD/results/$2.$1.lock
+
+	mkdir -p "$BUILD/results"
+	rm -rf "$BUILD/results/$2/$1"
+	exec 8>"$lock"
+	flock 8
+	# shellcheck disable=SC2046
+	run_on "$1" "$2" $(tests_on "$1") &
+	exec 8>&-
+}
+
+# wait_on PLATFORM WHOSE: until it has ended; results are there if all went well
+wait_on()
+{
+	local start=$SECONDS
+
+	printf '%-58s' "run the tests on $1"
+	flock "$BUILD/results/$2.$1.lock" true &
+	wait $!
+	[[ -s $BUILD/results/$2/$1/results ]] || die "the boot of $1 failed"
+	printf '%3d s\n' $((SECONDS - start))
 }
 
 vmx_first()
@@ -254,15 +279,6 @@ platforms()
 	for p in ${PLATFORM:-$PLATFORMS_ALL}; do
 		[[ -z $(tests_on "$p")$(skipped_tests "$p") ]] || echo "$p"
 	done
-}
-
-wait_for_platform()
-{
-	local start=$SECONDS
-
-	printf '%-58s' "run the tests on $1"
-	wait "$2" || die "the boot of $1 failed"
-	printf '%3d s\n' $((SECONDS - start))
 }
 
 # gather WHOSE: all results in the order of the table
