@@ -198,7 +198,6 @@ tree_make()
 		t=$TREE.tmp
 		rm -rf "$t"
 		git clone -q --local --no-checkout --branch base "$BASE_GIT" "$t"
-		git -C "$t" config user.useConfigOnly false
 	fi
 	commits=$(series_commits "$t")
 	top=$(awk 'END { print $2 }' <<<"$commits")

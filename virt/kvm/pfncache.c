@@ -305,7 +305,7 @@ static void *gpc_map(kvm_pfn_t pfn)
  */
 static void gpc_unmap(kvm_pfn_t pfn, void *khva)
 {
-	khva = (void *)PAGE_ALIGN_DOWN((unsigned long)khva);
+	khva = PTR_ALIGN_DOWN(khva, PAGE_SIZE);
 	if (!is_vmalloc_addr(khva))
 		return;
 
@@ -405,8 +405,7 @@ static int gpc_bind(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
 	gpc->generation = generation;
 	gpc->valid = same;
 	if (same)
-		gpc->khva = (void *)PAGE_ALIGN_DOWN((unsigned long)gpc->khva) +
-			    offset_in_page(uhva);
+		gpc->khva = PTR_ALIGN_DOWN(gpc->khva, PAGE_SIZE) + offset_in_page(uhva);
 	write_unlock_irq(&gpc->lock);
 
 	return kvm_is_error_hva(uhva) ? -EFAULT : same;
@@ -428,7 +427,7 @@ static int gpc_lookup(struct gfn_to_pfn_cache *gpc)
 
 	/* The old mapping serves again when only the page tables had changed. */
 	if (pfn == old_pfn)
-		khva = (void *)PAGE_ALIGN_DOWN((unsigned long)old_khva);
+		khva = PTR_ALIGN_DOWN(old_khva, PAGE_SIZE);
 	else
 		khva = gpc_map(pfn);
 	if (!khva) {
@@ -644,9 +643,7 @@ void *kvm_gpc_trylock(struct gfn_to_pfn_cache *gpc, unsigned long len)
  */
 void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc)
 {
-	if (gpc->memslot)
-		mark_page_dirty_in_slot(gpc->kvm, gpc->memslot, gpa_to_gfn(gpc->gpa));
-
+	kvm_gpc_mark_dirty_in_slot(gpc);
 	kvm_gpc_unlock_clean(gpc);
 }
 
