@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The guest-page cache: KVM's way to a guest page that it reads or writes on
+ * The guest-page cache: KVM's way to guest memory that it reads or writes on
  * its own behalf.  A cache keeps the translation from a guest physical (or a
- * user) address to a kernel address, for as long as neither memslots nor the
- * VMM's page tables change it.
+ * user) address to a kernel address, for as long as neither memslots, memory
+ * attributes nor the VMM's page tables change it.
  *
- *	CLASS(kvm_gpc, record)(&vcpu->arch.record_cache, sizeof(*rec));
+ *	CLASS(kvm_gpc, use)(&vcpu->arch.record_cache, sizeof(*rec));
  *
- *	if (IS_ERR(record.khva))
+ *	if (IS_ERR(use.khva))
  *		return;
- *	rec = record.khva;
+ *	rec = use.khva;
  *	rec->field = value;
  *
  * virt/kvm/pfncache.c says why this is safe.
@@ -17,61 +17,120 @@
 #ifndef __LINUX_KVM_GPC_H
 #define __LINUX_KVM_GPC_H
 
+#include <linux/atomic.h>
 #include <linux/cleanup.h>
+#include <linux/compiler.h>
 #include <linux/err.h>
 #include <linux/interval_tree.h>
 #include <linux/kvm_types.h>
 #include <linux/list.h>
+#include <linux/lockdep_types.h>
 #include <linux/mutex.h>
-#include <linux/spinlock_types.h>
 #include <linux/wait.h>
 
 struct kvm;
 
+/* A structure may cross the end of a page, but none is larger than one. */
+#define KVM_GPC_MAX_PAGES	2
+
+/* How a mapping's pages got their kernel address. */
+enum kvm_gpc_map_type {
+	KVM_GPC_MAP_NONE,
+	KVM_GPC_MAP_DIRECT,
+	KVM_GPC_MAP_VMAP,
+	KVM_GPC_MAP_MEMREMAP,
+};
+
 /**
- * struct gfn_to_pfn_cache - one cached guest page
+ * struct kvm_gpc_map - page frames at one contiguous kernel address
+ * @pfns: page frames, in the order of their addresses
+ * @nr_pages: how many
+ * @type: how they are mapped
+ * @base: kernel address of the first one
+ */
+struct kvm_gpc_map {
+	kvm_pfn_t pfns[KVM_GPC_MAX_PAGES];
+	u8 nr_pages;
+	u8 type;
+	void *base;
+};
+
+/**
+ * struct kvm_gpc_page - a user page that a cache depends on
+ * @gpc: the cache
+ * @memslot: that the page lies in, %NULL when the cache is bound to a user address
+ * @node: the page's user addresses, in &kvm_gpcs.tree
+ */
+struct kvm_gpc_page {
+	struct gfn_to_pfn_cache *gpc;
+	struct kvm_memory_slot *memslot;
+	struct interval_tree_node node;
+};
+
+/**
+ * struct gfn_to_pfn_cache - a cached piece of guest memory
  * @kvm: the VM; set by kvm_gpc_init()
+ * @users: uses in progress; negative while the cache is closed
+ * @active: between activation and deactivation
+ * @missed: what a lookup finds is not to be published: it has been overtaken by an
+ *	    invalidation or a deactivation
  * @gpa: guest physical address, %INVALID_GPA when bound to a user address
  * @uhva: user virtual address of the first byte, %KVM_HVA_ERR_BAD when unknown
  * @len: bytes from there that a use may touch, fixed by the activation
- * @generation: of the memslots that gave @uhva; for a @gpa only
- * @memslot: that the page lies in; for a @gpa only
- * @pfn: page frame, %KVM_PFN_ERR_FAULT when there is none
- * @khva: kernel address of the first byte, %NULL when not mapped
- * @active: between activation and deactivation
- * @valid: @khva may be used, given that @generation is the current one
- * @missed: an invalidation hit the page after the lookup under way began
- * @node: the page of @uhva in &kvm_gpcs.tree
- * @lock: readers use @khva; the writer changes any of the above
- * @refresh_lock: one activation, deactivation or refresh at a time
+ * @generation: of the memslots that gave @pages; for a @gpa only
+ * @khva: kernel address of the first byte
+ * @map: what @khva points into; a refresh takes it out, to reuse or undo it
+ * @pages: the user pages of @uhva and of the last byte
+ * @nr_pages: 1, or 2 when these are two
+ * @refresh_lock: one activation or refresh at a time
+ * @dep_map: a use for lockdep: a read lock, that closing takes for write
  *
- * Fields above @missed change with both @refresh_lock and @lock held, so that
- * either suffices to read them; but an invalidation clears @valid with @lock
- * alone.  @node and @missed change under &kvm.mn_invalidate_lock; to set @missed
- * takes @lock as well, so that a refresh can read it when it publishes.
+ * All of it changes under &kvm.mn_invalidate_lock, and what a use reads (@gpa to
+ * @nr_pages) only while the cache is closed.  @gpa to @generation, @pages and
+ * @nr_pages change with @refresh_lock held as well, so that either lock suffices
+ * to read them.  (A page's links in the tree are the tree's.)
  */
 struct gfn_to_pfn_cache {
 	struct kvm *kvm;
+	atomic_t users;
+	bool active;
+	bool missed;
+	u8 nr_pages;
 	gpa_t gpa;
 	unsigned long uhva;
 	unsigned long len;
 	u64 generation;
-	struct kvm_memory_slot *memslot;
-	kvm_pfn_t pfn;
 	void *khva;
-	bool active;
-	bool valid;
-	bool missed;
-	struct interval_tree_node node;
-	rwlock_t lock;
+	struct kvm_gpc_map map;
+	struct kvm_gpc_page pages[KVM_GPC_MAX_PAGES];
 	struct mutex refresh_lock;	/* held while looking up and mapping */
+	struct lockdep_map dep_map;
+};
+
+/**
+ * struct kvm_gpc_gfn_invalidation - what is behind some gfns is being changed
+ * @link: in &kvm_gpcs.gfn_invalidations
+ * @start: first gfn
+ * @end: first gfn behind
+ * @nr: how many changes are in progress; @start and @end span all of them
+ * @waiter: somebody waits for the end
+ *
+ * Under &kvm.mn_invalidate_lock; zeroed by the owner.
+ */
+struct kvm_gpc_gfn_invalidation {
+	struct list_head link;
+	gfn_t start;
+	gfn_t end;
+	unsigned int nr;
+	bool waiter;
 };
 
 /**
  * struct kvm_gpcs - what a VM keeps for its caches
  * @tree: interval tree of the user pages of active caches
- * @invalidations: records of the invalidations in progress
+ * @invalidations: records of the invalidations in progress, by user address
  * @spare: records that are not in use
+ * @gfn_invalidations: the same by gfn, owned by whoever makes the change
  * @nr_recorded: length of @invalidations
  * @nr_active: active caches
  * @drain_waiter: somebody waits for the invalidations without a record
@@ -84,6 +143,7 @@ struct kvm_gpcs {
 	struct rb_root_cached tree;
 	struct list_head invalidations;
 	struct list_head spare;
+	struct list_head gfn_invalidations;
 	unsigned long nr_recorded;
 	unsigned long nr_active;
 	bool drain_waiter;
@@ -93,47 +153,45 @@ struct kvm_gpcs {
 
 void kvm_gpc_init(struct gfn_to_pfn_cache *gpc, struct kvm *kvm);
 int kvm_gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len);
+int kvm_gpc_activate_span(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len);
 int kvm_gpc_activate_hva(struct gfn_to_pfn_cache *gpc, unsigned long uhva,
 			 unsigned long len);
 void kvm_gpc_deactivate(struct gfn_to_pfn_cache *gpc);
 
 void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len);
 void *kvm_gpc_trylock(struct gfn_to_pfn_cache *gpc, unsigned long len);
-void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc);
+void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc, unsigned long len);
 void kvm_gpc_unlock_clean(struct gfn_to_pfn_cache *gpc);
-
-/* For loops that consumers still open-code; new code uses kvm_gpc_lock(). */
-bool kvm_gpc_check(struct gfn_to_pfn_cache *gpc, unsigned long len);
-int kvm_gpc_refresh(struct gfn_to_pfn_cache *gpc, unsigned long len);
 
 /* A use of a cache that ends with the scope. */
 struct kvm_gpc_use {
 	struct gfn_to_pfn_cache *gpc;
+	unsigned long len;
 	void *khva;
 };
 
 static inline void kvm_gpc_use_end(struct kvm_gpc_use *use)
 {
 	if (!IS_ERR(use->khva))
-		kvm_gpc_unlock(use->gpc);
+		kvm_gpc_unlock(use->gpc, use->len);
 }
 
 DEFINE_CLASS(kvm_gpc, struct kvm_gpc_use, kvm_gpc_use_end(&_T),
-	     ((struct kvm_gpc_use){ gpc, kvm_gpc_lock(gpc, len) }),
+	     ((struct kvm_gpc_use){ gpc, len, kvm_gpc_lock(gpc, len) }),
 	     struct gfn_to_pfn_cache *gpc, unsigned long len)
 
 DEFINE_CLASS(kvm_gpc_try, struct kvm_gpc_use, kvm_gpc_use_end(&_T),
-	     ((struct kvm_gpc_use){ gpc, kvm_gpc_trylock(gpc, len) }),
+	     ((struct kvm_gpc_use){ gpc, len, kvm_gpc_trylock(gpc, len) }),
 	     struct gfn_to_pfn_cache *gpc, unsigned long len)
 
 static inline bool kvm_gpc_is_gpa_active(struct gfn_to_pfn_cache *gpc)
 {
-	return gpc->active && gpc->gpa != INVALID_GPA;
+	return READ_ONCE(gpc->active) && gpc->gpa != INVALID_GPA;
 }
 
 static inline bool kvm_gpc_is_hva_active(struct gfn_to_pfn_cache *gpc)
 {
-	return gpc->active && gpc->gpa == INVALID_GPA;
+	return READ_ONCE(gpc->active) && gpc->gpa == INVALID_GPA;
 }
 
 #endif /* __LINUX_KVM_GPC_H */

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The guest-page cache: guest physical address -> user virtual address -> page
- * frame -> kernel address, kept until memslots or page tables change.
+ * frame -> kernel address, kept until memslots, memory attributes or page tables
+ * change.
  */
-#include <linux/highmem.h>
+#include <linux/error-injection.h>
 #include <linux/interval_tree.h>
-#include <linux/io.h>
-#include <linux/ioport.h>
 #include <linux/kvm_host.h>
+#include <linux/lockdep.h>
 #include <linux/mmu_notifier.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/timekeeping.h>
 #include <linux/wait.h>
 
 #include "kvm_mm.h"
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/kvm_gpc.h>
 
 /*
  * Two translations lead to the kernel address, and each can change while KVM
@@ -26,28 +30,35 @@
  *
  * Page tables change at any time, with the MMU notifier called before and
  * after: invalidate_range_start(), unmap, invalidate_range_end().  A cache holds
- * no reference on its page, which is given away once start has returned.  So two
- * things must not be: that a reader uses a cache which start has passed, and that
- * a refresh, which looked the page up before the unmapping, publishes it after.
+ * no reference on its pages, which are given away once start has returned.  So two
+ * things must not be: that somebody uses a cache which start has passed, and that
+ * a refresh, which looked a page up before the unmapping, publishes it after.
  *
- * For the first, start finds the caches of its range in an interval tree and
- * clears @valid with the cache's lock held for write.  Readers hold it for read
- * from their check to their last access.
+ * For the first, a cache counts its uses, and is open or closed.  A use begins by
+ * raising @users, which fails when that is negative, and ends by lowering it, with
+ * preemption disabled in between.  Closing makes @users negative and spins until
+ * the uses that are left have ended: as a lock for readers and one writer does,
+ * but beginning and ending a use never waits, sleeps or wakes anybody.  So both
+ * may be done in hard IRQ and under the runqueue lock, on PREEMPT_RT, too, where
+ * an rwlock_t could do neither.  What a use reads changes only while the cache is
+ * closed.  Opening (a release) pairs with the beginning of a use (an acquire), the
+ * end of a use (a release) with closing (an acquire).  Start finds the caches of
+ * its range in an interval tree and closes them.
  *
  * For the second, an invalidation leaves a record from start to end.  A refresh
- * puts its cache into the tree; waits until no record overlaps its page; clears
- * @missed in the same section of mn_invalidate_lock; looks the page up and maps
- * it, with no spinlock held; and publishes with the cache's lock held for write,
- * but only if @missed is still clear.  All of start and end, and all that is
- * said here of a refresh but lookup, mapping and publishing, are sections of
- * mn_invalidate_lock.  So for any overlapping invalidation, its
+ * closes its cache and puts its pages into the tree; waits until no record overlaps
+ * any of them; clears @missed in the same section of mn_invalidate_lock; looks the
+ * pages up and maps them, with no spinlock held; and publishes, but only if @missed
+ * is still clear.  All of start and end, and all that is said here of a refresh but
+ * lookup and mapping, are sections of mn_invalidate_lock.  So for any overlapping
+ * invalidation, its
  *
  *	- end came before the refresh's section: the lookup sees the new page
  *	  tables;
  *	- start came before and end did not: the refresh sees the record and
  *	  waits, no lookup is made;
  *	- start came after: it finds the cache in the tree and sets @missed, so
- *	  that nothing is published, and clears @valid in case it already was.
+ *	  that nothing is published, and closes the cache in case it was published.
  *
  * There is no fourth case, and invalidations that don't overlap are not in it:
  * they neither delay a refresh nor make it retry, however many there are.
@@ -67,8 +78,21 @@
  * for those few that were in progress.  An invalidation whose record cannot be
  * allocated (start can neither sleep nor fail) is waited for in the same way.
  *
+ * What is behind a guest physical address changes as well when memory attributes
+ * do (private or shared) or a guest_memfd loses pages.  Such a change is an
+ * invalidation, too, with start and end around it, but leaves a record of gfns.
+ * It finds its caches through the memslots of its time.  One that is bound by other
+ * memslots it may not find, but that one has another generation: it is not used
+ * before a refresh has bound it anew, and none opens it against a record or for
+ * private memory.
+ *
+ * Deactivation does not wait for a refresh, which may sleep for long (in
+ * userfaultfd, say).  It sets @missed, so that nothing is published, and clears
+ * @active, so that no lookup begins.  While a refresh is under way the mapping is
+ * its own, to reuse or undo; otherwise deactivation undoes it.
+ *
  * When the VM's mm goes, so does the notifier: its release() closes the VM, and
- * from there on all caches are invalid and none can be refreshed.
+ * from there on all caches are closed and none can be refreshed.
  *
  * mmu_interval_notifier does as much with one sequence for the whole mm: its
  * wait ends when no invalidation is in progress anywhere, which in a VMM that
@@ -76,7 +100,7 @@
  * or memory attributes does not pass through an mm's notifiers.
  *
  * Lock order: kvm->srcu or kvm->slots_lock, gpc->refresh_lock, mm locks,
- * kvm->mn_invalidate_lock, gpc->lock.
+ * kvm->mn_invalidate_lock, a use of a cache.
  */
 struct gpc_invalidation {
 	struct list_head link;
@@ -86,18 +110,76 @@ struct gpc_invalidation {
 	bool waiter;
 };
 
+/* &gfn_to_pfn_cache.users of a closed cache; uses that still go on add to it */
+#define GPC_CLOSED	INT_MIN
+
+/* --- Open and closed ------------------------------------------------------ */
+
+static bool gpc_is_open(struct gfn_to_pfn_cache *gpc)
+{
+	return atomic_read(&gpc->users) >= 0;
+}
+
+static void gpc_open(struct gfn_to_pfn_cache *gpc)
+{
+	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
+
+	atomic_set_release(&gpc->users, 0);
+}
+
+static void gpc_close(struct gfn_to_pfn_cache *gpc)
+{
+	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
+
+	if (!gpc_is_open(gpc))
+		return;
+
+	lock_map_acquire(&gpc->dep_map);
+	atomic_or(GPC_CLOSED, &gpc->users);
+	atomic_cond_read_acquire(&gpc->users, VAL == GPC_CLOSED);
+	lock_map_release(&gpc->dep_map);
+}
+
 /* --- The notifier's side -------------------------------------------------- */
+
+static noinline struct gpc_invalidation *gpc_record_alloc(void)
+{
+	return kmalloc(sizeof(struct gpc_invalidation), GFP_NOWAIT | __GFP_NOMEMALLOC);
+}
+ALLOW_ERROR_INJECTION(gpc_record_alloc, NULL);
 
 static struct gpc_invalidation *gpc_record_get(struct kvm_gpcs *gpcs)
 {
 	struct gpc_invalidation *inv;
 
 	inv = list_first_entry_or_null(&gpcs->spare, typeof(*inv), link);
-	if (likely(inv)) {
-		list_del(&inv->link);
-		return inv;
+	if (unlikely(!inv))
+		return gpc_record_alloc();
+
+	list_del(&inv->link);
+	return inv;
+}
+
+/* Close the caches of a user range. */
+static void gpc_invalidate(struct kvm *kvm, unsigned long start, unsigned long last)
+{
+	struct interval_tree_node *node;
+	struct gfn_to_pfn_cache *gpc;
+	unsigned int hits = 0;
+
+	lockdep_assert_held(&kvm->mn_invalidate_lock);
+
+	for (node = interval_tree_iter_first(&kvm->gpcs.tree, start, last); node;
+	     node = interval_tree_iter_next(node, start, last)) {
+		gpc = container_of(node, struct kvm_gpc_page, node)->gpc;
+		gpc->missed = true;
+		gpc_close(gpc);
+		hits++;
 	}
-	return kmalloc(sizeof(*inv), GFP_NOWAIT | __GFP_NOMEMALLOC);
+
+	kvm->stat.generic.gpc_invalidations++;
+	kvm->stat.generic.gpc_invalidation_hits += hits;
+	trace_kvm_gpc_invalidate(start, last, hits);
 }
 
 /**
@@ -110,33 +192,22 @@ static struct gpc_invalidation *gpc_record_get(struct kvm_gpcs *gpcs)
  */
 void __kvm_gpc_invalidate_start(struct kvm *kvm, const struct mmu_notifier_range *range)
 {
-	unsigned long start = range->start, last = range->end - 1;
 	struct kvm_gpcs *gpcs = &kvm->gpcs;
-	struct interval_tree_node *node;
 	struct gpc_invalidation *inv;
-	struct gfn_to_pfn_cache *gpc;
 
 	lockdep_assert_held(&kvm->mn_invalidate_lock);
 
 	inv = gpc_record_get(gpcs);
 	if (likely(inv)) {
 		inv->range = range;
-		inv->start = start;
-		inv->last = last;
+		inv->start = range->start;
+		inv->last = range->end - 1;
 		inv->waiter = false;
 		list_add(&inv->link, &gpcs->invalidations);
 		gpcs->nr_recorded++;
 	}
 
-	for (node = interval_tree_iter_first(&gpcs->tree, start, last); node;
-	     node = interval_tree_iter_next(node, start, last)) {
-		gpc = container_of(node, struct gfn_to_pfn_cache, node);
-
-		write_lock_irq(&gpc->lock);
-		gpc->valid = false;
-		gpc->missed = true;
-		write_unlock_irq(&gpc->lock);
-	}
+	gpc_invalidate(kvm, range->start, range->end - 1);
 }
 
 /**
@@ -174,6 +245,71 @@ void __kvm_gpc_invalidate_end(struct kvm *kvm, const struct mmu_notifier_range *
 		wake_up_all(&gpcs->wait);
 }
 
+/* --- Changes of what is behind guest physical addresses -------------------- */
+
+/**
+ * kvm_gpc_invalidate_gfns_start - take guest memory away from the caches
+ * @kvm: VM
+ * @inv: record of the change, zeroed before its first use.  Changes may overlap in
+ *	 time: refreshes then wait for the end of the last, anywhere from the first
+ *	 gfn of all to the last
+ * @start: first gfn
+ * @end: first gfn behind
+ *
+ * Context: process; takes &kvm.srcu and &kvm.mn_invalidate_lock.
+ */
+void kvm_gpc_invalidate_gfns_start(struct kvm *kvm, struct kvm_gpc_gfn_invalidation *inv,
+				   gfn_t start, gfn_t end)
+{
+	struct kvm_memslot_iter iter;
+	struct kvm_memory_slot *slot;
+	gfn_t first, last;
+	int idx;
+
+	idx = srcu_read_lock(&kvm->srcu);
+	spin_lock(&kvm->mn_invalidate_lock);
+
+	if (!inv->nr++) {
+		inv->start = start;
+		inv->end = end;
+		inv->waiter = false;
+		list_add(&inv->link, &kvm->gpcs.gfn_invalidations);
+	} else {
+		inv->start = min(inv->start, start);
+		inv->end = max(inv->end, end);
+	}
+
+	kvm_for_each_memslot_in_gfn_range(&iter, kvm_memslots(kvm), start, end) {
+		slot = iter.slot;
+		first = max(start, slot->base_gfn);
+		last = min(end, slot->base_gfn + slot->npages) - 1;
+		if (kvm->gpcs.nr_active && first <= last)
+			gpc_invalidate(kvm, __gfn_to_hva_memslot(slot, first),
+				       __gfn_to_hva_memslot(slot, last) + PAGE_SIZE - 1);
+	}
+
+	spin_unlock(&kvm->mn_invalidate_lock);
+	srcu_read_unlock(&kvm->srcu, idx);
+}
+
+/**
+ * kvm_gpc_invalidate_gfns_end - let refreshes of guest memory go on
+ * @kvm: VM
+ * @inv: as given to kvm_gpc_invalidate_gfns_start()
+ *
+ * Context: process; takes &kvm.mn_invalidate_lock.
+ */
+void kvm_gpc_invalidate_gfns_end(struct kvm *kvm, struct kvm_gpc_gfn_invalidation *inv)
+{
+	spin_lock(&kvm->mn_invalidate_lock);
+	if (!--inv->nr) {
+		list_del(&inv->link);
+		if (inv->waiter)
+			wake_up_all(&kvm->gpcs.wait);
+	}
+	spin_unlock(&kvm->mn_invalidate_lock);
+}
+
 /* --- A VM's caches -------------------------------------------------------- */
 
 /**
@@ -187,6 +323,7 @@ void kvm_gpc_init_vm(struct kvm *kvm)
 	gpcs->tree = RB_ROOT_CACHED;
 	INIT_LIST_HEAD(&gpcs->invalidations);
 	INIT_LIST_HEAD(&gpcs->spare);
+	INIT_LIST_HEAD(&gpcs->gfn_invalidations);
 	init_waitqueue_head(&gpcs->wait);
 }
 
@@ -195,20 +332,19 @@ void kvm_gpc_init_vm(struct kvm *kvm)
  * @kvm: VM whose mm or MMU notifier is about to go, or has gone
  *
  * Takes all caches away and lets no lookup begin: without the notifier nobody
- * would take the page back.  Caches can still be deactivated.  May be called more
+ * would take the pages back.  Caches can still be deactivated.  May be called more
  * than once: the last time, when no notifier runs any more, frees what
  * invalidations left behind that were begun meanwhile.
  */
 void kvm_gpc_close_vm(struct kvm *kvm)
 {
-	const struct mmu_notifier_range everything = { .start = 0, .end = ULONG_MAX };
 	struct kvm_gpcs *gpcs = &kvm->gpcs;
 	struct gpc_invalidation *inv, *next;
 	LIST_HEAD(records);
 
 	spin_lock(&kvm->mn_invalidate_lock);
-	WRITE_ONCE(gpcs->closed, true);
-	__kvm_gpc_invalidate_start(kvm, &everything);
+	gpcs->closed = true;
+	gpc_invalidate(kvm, 0, ULONG_MAX);
 	list_splice_init(&gpcs->invalidations, &records);
 	list_splice_init(&gpcs->spare, &records);
 	gpcs->nr_recorded = 0;
@@ -219,16 +355,125 @@ void kvm_gpc_close_vm(struct kvm *kvm)
 		kfree(inv);
 }
 
-/* --- Lookup and mapping --------------------------------------------------- */
+/* --- Refresh: binding ------------------------------------------------------ */
+
+/* What an address means by the memslots of the moment. */
+struct gpc_binding {
+	gpa_t gpa;
+	unsigned long uhva;
+	unsigned long len;
+	u64 generation;
+	unsigned int nr_pages;
+	struct {
+		struct kvm_memory_slot *memslot;
+		unsigned long uhva;
+	} pages[KVM_GPC_MAX_PAGES];
+};
+
+static unsigned int gpc_nr_pages(unsigned long address, unsigned long len)
+{
+	return DIV_ROUND_UP(offset_in_page(address) + len, PAGE_SIZE);
+}
 
 /*
- * Is there an invalidation in progress that a lookup of this page must wait
- * for?  If so it will wake &kvm_gpcs.wait at its end.
+ * Translate an address: a guest physical one, or a user virtual one when @gpa is
+ * INVALID_GPA.  False when there is no memory that can be written.
+ */
+static bool gpc_translate(struct kvm *kvm, struct gpc_binding *b, gpa_t gpa,
+			  unsigned long uhva, unsigned long len)
+{
+	struct kvm_memslots *slots;
+	unsigned int i;
+
+	b->gpa = gpa;
+	b->uhva = uhva;
+	b->len = len;
+	b->generation = 0;
+	b->nr_pages = gpc_nr_pages(gpa == INVALID_GPA ? uhva : gpa, len);
+
+	if (gpa == INVALID_GPA) {
+		for (i = 0; i < b->nr_pages; i++) {
+			b->pages[i].memslot = NULL;
+			b->pages[i].uhva = PAGE_ALIGN_DOWN(uhva) + i * PAGE_SIZE;
+		}
+		return true;
+	}
+
+	slots = kvm_memslots(kvm);
+	b->generation = slots->generation;
+	b->uhva = KVM_HVA_ERR_BAD;
+
+	for (i = 0; i < b->nr_pages; i++) {
+		gfn_t gfn = gpa_to_gfn(gpa) + i;
+
+		b->pages[i].memslot = __gfn_to_memslot(slots, gfn);
+		b->pages[i].uhva = gfn_to_hva_memslot(b->pages[i].memslot, gfn);
+		if (kvm_is_error_hva(b->pages[i].uhva))
+			return false;
+	}
+
+	b->uhva = b->pages[0].uhva + offset_in_page(gpa);
+	return true;
+}
+
+static bool gpc_same_pages(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b)
+{
+	unsigned int i;
+
+	if (gpc->nr_pages != b->nr_pages)
+		return false;
+	for (i = 0; i < b->nr_pages; i++) {
+		if (gpc->pages[i].node.start != b->pages[i].uhva)
+			return false;
+	}
+	return true;
+}
+
+static void gpc_tree_remove(struct gfn_to_pfn_cache *gpc)
+{
+	struct interval_tree_node *node;
+	unsigned int i;
+
+	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
+
+	for (i = 0; i < KVM_GPC_MAX_PAGES; i++) {
+		node = &gpc->pages[i].node;
+		if (!RB_EMPTY_NODE(&node->rb)) {
+			interval_tree_remove(node, &gpc->kvm->gpcs.tree);
+			RB_CLEAR_NODE(&node->rb);
+		}
+	}
+}
+
+/* Let invalidations of these pages, and of no other, find the cache. */
+static void gpc_tree_insert(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b)
+{
+	struct interval_tree_node *node;
+	unsigned int i;
+
+	if (!RB_EMPTY_NODE(&gpc->pages[0].node.rb) && gpc_same_pages(gpc, b))
+		return;
+
+	gpc_tree_remove(gpc);
+	for (i = 0; i < b->nr_pages; i++) {
+		node = &gpc->pages[i].node;
+		node->start = b->pages[i].uhva;
+		node->last = b->pages[i].uhva + PAGE_SIZE - 1;
+		interval_tree_insert(node, &gpc->kvm->gpcs.tree);
+	}
+}
+
+/*
+ * Is an invalidation in progress that a lookup of these pages must wait for?  If so
+ * it will wake &kvm_gpcs.wait at its end.
  */
 static bool gpc_invalidation_in_progress(struct gfn_to_pfn_cache *gpc)
 {
+	gfn_t gfn = gpa_to_gfn(gpc->gpa);
 	struct kvm *kvm = gpc->kvm;
+	struct kvm_gpc_gfn_invalidation *change;
 	struct gpc_invalidation *inv;
+	unsigned int i;
 
 	lockdep_assert_held(&kvm->mn_invalidate_lock);
 
@@ -238,301 +483,326 @@ static bool gpc_invalidation_in_progress(struct gfn_to_pfn_cache *gpc)
 	}
 
 	list_for_each_entry(inv, &kvm->gpcs.invalidations, link) {
-		if (inv->start <= gpc->node.last && gpc->node.start <= inv->last) {
-			inv->waiter = true;
+		for (i = 0; i < gpc->nr_pages; i++) {
+			if (inv->start <= gpc->pages[i].node.last &&
+			    gpc->pages[i].node.start <= inv->last) {
+				inv->waiter = true;
+				return true;
+			}
+		}
+	}
+
+	if (gpc->gpa == INVALID_GPA)
+		return false;
+
+	list_for_each_entry(change, &kvm->gpcs.gfn_invalidations, link) {
+		if (change->start < gfn + gpc->nr_pages && gfn < change->end) {
+			change->waiter = true;
 			return true;
 		}
 	}
 	return false;
 }
 
-/* May a lookup begin?  If so, invalidations from here on set @missed. */
-static bool gpc_lookup_begin(struct gfn_to_pfn_cache *gpc)
+static bool gpc_is_private(struct gfn_to_pfn_cache *gpc)
 {
-	struct kvm *kvm = gpc->kvm;
-	bool may;
+	unsigned int i;
 
-	spin_lock(&kvm->mn_invalidate_lock);
-	may = kvm->gpcs.closed || !gpc_invalidation_in_progress(gpc);
-	/* Set when closed, to stay so: nothing is published any more. */
-	if (may)
-		gpc->missed = kvm->gpcs.closed;
-	spin_unlock(&kvm->mn_invalidate_lock);
+	if (gpc->gpa == INVALID_GPA)
+		return false;
 
-	return may;
-}
-
-/* May the page be highmem, the one kind of RAM that has no address of its own? */
-static bool gpc_pfn_is_highmem(kvm_pfn_t pfn)
-{
-	return pfn_valid(pfn) && PageHighMem(pfn_to_page(pfn));
-}
-
-/*
- * Is the page in the direct map?  Not if it has no struct page, nor, perhaps, if
- * it is reserved: it may then lie in a hole of the memory map.
- */
-static bool gpc_pfn_is_lowmem(kvm_pfn_t pfn)
-{
-	return pfn_valid(pfn) && (!PageReserved(pfn_to_page(pfn)) ||
-				  is_zone_device_page(pfn_to_page(pfn)));
-}
-
-/* The kernel address of the page's first byte, or NULL.  May sleep. */
-static void *gpc_map(kvm_pfn_t pfn)
-{
-	if (gpc_pfn_is_highmem(pfn)) {
-		struct page *page = pfn_to_page(pfn);
-
-		return vmap(&page, 1, VM_MAP, PAGE_KERNEL);
+	for (i = 0; i < gpc->nr_pages; i++) {
+		if (kvm_mem_is_private(gpc->kvm, gpa_to_gfn(gpc->gpa) + i))
+			return true;
 	}
-
-	if (gpc_pfn_is_lowmem(pfn))
-		return page_address(pfn_to_page(pfn));
-
-#ifdef CONFIG_HAS_IOMEM
-	/* memremap() would warn of a page that is RAM only in part. */
-	if (region_intersects(pfn_to_hpa(pfn), PAGE_SIZE, IORESOURCE_SYSTEM_RAM,
-			      IORES_DESC_NONE) != REGION_MIXED)
-		return memremap(pfn_to_hpa(pfn), PAGE_SIZE, MEMREMAP_WB);
-#endif
-	return NULL;
+	return false;
 }
 
-/*
- * Undo gpc_map().  The address says what was done, not the page: nobody has a
- * reference on it, and by now it may be another's.
- */
-static void gpc_unmap(kvm_pfn_t pfn, void *khva)
-{
-	khva = PTR_ALIGN_DOWN(khva, PAGE_SIZE);
-	if (!is_vmalloc_addr(khva))
-		return;
-
-	if (gpc_pfn_is_highmem(pfn))
-		vunmap(khva);
-#ifdef CONFIG_HAS_IOMEM
-	else
-		memunmap(khva);
-#endif
-}
-
-/* --- Refresh -------------------------------------------------------------- */
-
-static void gpc_tree_remove(struct gfn_to_pfn_cache *gpc)
+/* Take the mapping out of a closed cache. */
+static void gpc_take_map(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
 {
 	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
 
-	if (RB_EMPTY_NODE(&gpc->node.rb))
-		return;
-	interval_tree_remove(&gpc->node, &gpc->kvm->gpcs.tree);
-	RB_CLEAR_NODE(&gpc->node.rb);
+	*map = gpc->map;
+	gpc->map.type = KVM_GPC_MAP_NONE;
+	gpc->khva = NULL;
 }
 
-/* Let invalidations of the page of @uhva, and no other, find the cache. */
-static void gpc_tree_move(struct gfn_to_pfn_cache *gpc, unsigned long uhva)
+/*
+ * Bind the cache to where the address leads now.  Returns 0 if it is open again: the
+ * pages are still those that are mapped, and only the generation or the offset in
+ * them were other.  Otherwise -EAGAIN, and @map gets the mapping; or -EINVAL when the
+ * cache has been deactivated.
+ */
+static int gpc_bind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b,
+		    struct kvm_gpc_map *map)
 {
-	struct kvm_gpcs *gpcs = &gpc->kvm->gpcs;
-	unsigned long start = PAGE_ALIGN_DOWN(uhva);
+	struct kvm *kvm = gpc->kvm;
+	int ret = -EAGAIN;
+	unsigned int i;
+	bool same;
 
-	spin_lock(&gpc->kvm->mn_invalidate_lock);
-	if (RB_EMPTY_NODE(&gpc->node.rb) || gpc->node.start != start) {
-		gpc_tree_remove(gpc);
-		gpc->node.start = start;
-		gpc->node.last = start + PAGE_SIZE - 1;
-		interval_tree_insert(&gpc->node, &gpcs->tree);
+	spin_lock(&kvm->mn_invalidate_lock);
+
+	if (!gpc->active) {
+		ret = -EINVAL;
+		goto unlock;
 	}
+
+	same = gpc_is_open(gpc) && gpc_same_pages(gpc, b);
+	gpc_close(gpc);
+
+	gpc_tree_insert(gpc, b);
+	gpc->gpa = b->gpa;
+	gpc->uhva = b->uhva;
+	gpc->len = b->len;
+	gpc->generation = b->generation;
+	gpc->nr_pages = b->nr_pages;
+	for (i = 0; i < b->nr_pages; i++)
+		gpc->pages[i].memslot = b->pages[i].memslot;
+
+	if (same && !gpc_invalidation_in_progress(gpc) && !gpc_is_private(gpc)) {
+		gpc->khva = gpc->map.base + offset_in_page(gpc->uhva);
+		kvm->stat.generic.gpc_refreshes++;
+		gpc_open(gpc);
+		ret = 0;
+	} else {
+		gpc_take_map(gpc, map);
+	}
+unlock:
+	spin_unlock(&kvm->mn_invalidate_lock);
+	return ret;
+}
+
+/* The address leads nowhere: keep it, and what else a later refresh goes by. */
+static void gpc_unbind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b,
+		       struct kvm_gpc_map *map)
+{
+	spin_lock(&gpc->kvm->mn_invalidate_lock);
+	gpc_close(gpc);
+	gpc_tree_remove(gpc);
+	gpc->gpa = b->gpa;
+	gpc->uhva = b->uhva;
+	gpc->len = b->len;
+	gpc_take_map(gpc, map);
 	spin_unlock(&gpc->kvm->mn_invalidate_lock);
 }
 
-/* Take the mapping away from the cache; the caller unmaps it, without the lock. */
-static void *gpc_take_mapping(struct gfn_to_pfn_cache *gpc, kvm_pfn_t *pfn)
-{
-	void *khva = gpc->khva;
-
-	lockdep_assert_held_write(&gpc->lock);
-
-	*pfn = gpc->pfn;
-	gpc->valid = false;
-	gpc->pfn = KVM_PFN_ERR_FAULT;
-	gpc->khva = NULL;
-	return khva;
-}
-
-static void gpc_drop_mapping(struct gfn_to_pfn_cache *gpc)
-{
-	kvm_pfn_t pfn;
-	void *khva;
-
-	write_lock_irq(&gpc->lock);
-	khva = gpc_take_mapping(gpc, &pfn);
-	write_unlock_irq(&gpc->lock);
-
-	gpc_unmap(pfn, khva);
-}
+/* --- Refresh: lookup ------------------------------------------------------- */
 
 /*
- * Bind the cache to an address: memslots to user address.  Returns 1 when the
- * page is still the one that is mapped, and only its generation or the offset in
- * it were other; 0 when it is to be looked up; -EFAULT when there is none that
- * can be written.
+ * Must a lookup wait?  If not, @ret says whether it may begin, or why there can be
+ * none; and if so, invalidations from here on set @missed.
  */
-static int gpc_bind(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
-		    unsigned long len)
+static bool gpc_must_wait(struct gfn_to_pfn_cache *gpc, int *ret)
 {
-	struct kvm_memory_slot *memslot = NULL;
-	u64 generation = 0;
-	bool same;
+	struct kvm *kvm = gpc->kvm;
+	bool wait = false;
 
-	if (gpa != INVALID_GPA) {
-		struct kvm_memslots *slots = kvm_memslots(gpc->kvm);
-		gfn_t gfn = gpa_to_gfn(gpa);
+	spin_lock(&kvm->mn_invalidate_lock);
+	*ret = 0;
+	if (kvm->gpcs.closed)
+		*ret = -EIO;
+	else if (!gpc->active)
+		*ret = -EINVAL;
+	else if (gpc_invalidation_in_progress(gpc))
+		wait = true;
+	else
+		gpc->missed = false;
+	spin_unlock(&kvm->mn_invalidate_lock);
 
-		memslot = __gfn_to_memslot(slots, gfn);
-		generation = slots->generation;
-		uhva = gfn_to_hva_memslot(memslot, gfn);
-		if (!kvm_is_error_hva(uhva))
-			uhva += offset_in_page(gpa);
+	return wait;
+}
+
+/* Sleep until a lookup may begin.  Adds to @waited, in ns. */
+static int gpc_lookup_begin(struct gfn_to_pfn_cache *gpc, u64 *waited)
+{
+	struct kvm *kvm = gpc->kvm;
+	u64 since;
+	int ret;
+
+	if (likely(!gpc_must_wait(gpc, &ret)))
+		return ret;
+
+	since = ktime_get_ns();
+	if (wait_event_killable(kvm->gpcs.wait, !gpc_must_wait(gpc, &ret)))
+		ret = -EINTR;
+	since = ktime_get_ns() - since;
+	*waited += since;
+
+	spin_lock(&kvm->mn_invalidate_lock);
+	kvm->stat.generic.gpc_refresh_waits++;
+	KVM_STATS_LOG_HIST_UPDATE(kvm->stat.generic.gpc_refresh_wait_hist, since);
+	spin_unlock(&kvm->mn_invalidate_lock);
+	return ret;
+}
+
+/* Look up the page frame of a user page, and get a reference if it has one. */
+static noinline int gpc_lookup_pfn(unsigned long uhva, kvm_pfn_t *pfn)
+{
+	*pfn = hva_to_pfn(uhva, false, false, NULL, true, NULL);
+	if (is_sigpending_pfn(*pfn))
+		return -EINTR;
+	return is_error_noslot_pfn(*pfn) ? -EFAULT : 0;
+}
+ALLOW_ERROR_INJECTION(gpc_lookup_pfn, ERRNO);
+
+static int gpc_lookup_pfns(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
+{
+	unsigned int i;
+	int ret;
+
+	if (gpc_is_private(gpc))
+		return -EFAULT;
+
+	for (i = 0; i < gpc->nr_pages; i++) {
+		ret = gpc_lookup_pfn(gpc->pages[i].node.start, &map->pfns[i]);
+		if (ret) {
+			while (i--)
+				kvm_release_pfn_clean(map->pfns[i]);
+			return ret;
+		}
 	}
-
-	write_lock_irq(&gpc->lock);
-	same = gpc->valid && !kvm_is_error_hva(uhva) &&
-	       PAGE_ALIGN_DOWN(uhva) == PAGE_ALIGN_DOWN(gpc->uhva);
-	gpc->gpa = gpa;
-	gpc->uhva = uhva;
-	gpc->len = len;
-	gpc->memslot = memslot;
-	gpc->generation = generation;
-	gpc->valid = same;
-	if (same)
-		gpc->khva = PTR_ALIGN_DOWN(gpc->khva, PAGE_SIZE) + offset_in_page(uhva);
-	write_unlock_irq(&gpc->lock);
-
-	return kvm_is_error_hva(uhva) ? -EFAULT : same;
+	map->nr_pages = gpc->nr_pages;
+	return 0;
 }
 
-/*
- * Look the page up, map it and publish it, unless an invalidation came between.
- * Returns 0 for done, -EAGAIN for once more, or what failed.
- */
-static int gpc_lookup(struct gfn_to_pfn_cache *gpc)
+static bool gpc_same_pfns(struct kvm_gpc_map *a, struct kvm_gpc_map *b)
 {
-	kvm_pfn_t pfn, old_pfn = gpc->pfn;
-	void *khva, *old_khva = gpc->khva;
+	return a->nr_pages == b->nr_pages &&
+	       !memcmp(a->pfns, b->pfns, a->nr_pages * sizeof(a->pfns[0]));
+}
+
+static bool gpc_publish(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
+{
+	struct kvm *kvm = gpc->kvm;
 	bool published;
 
-	pfn = hva_to_pfn(gpc->uhva, false, false, NULL, true, NULL);
-	if (is_error_noslot_pfn(pfn))
-		return -EFAULT;
-
-	/* The old mapping serves again when only the page tables had changed. */
-	if (pfn == old_pfn)
-		khva = PTR_ALIGN_DOWN(old_khva, PAGE_SIZE);
-	else
-		khva = gpc_map(pfn);
-	if (!khva) {
-		kvm_release_pfn_clean(pfn);
-		return -EFAULT;
-	}
-
-	write_lock_irq(&gpc->lock);
+	spin_lock(&kvm->mn_invalidate_lock);
 	published = !gpc->missed;
 	if (published) {
-		gpc->pfn = pfn;
-		gpc->khva = khva + offset_in_page(gpc->uhva);
-		gpc->valid = true;
+		gpc->map = *map;
+		gpc->khva = map->base + offset_in_page(gpc->uhva);
+		kvm->stat.generic.gpc_refreshes++;
+		gpc_open(gpc);
+	} else {
+		kvm->stat.generic.gpc_refresh_retries++;
 	}
-	write_unlock_irq(&gpc->lock);
+	spin_unlock(&kvm->mn_invalidate_lock);
 
-	if (pfn != old_pfn) {
-		if (published)
-			gpc_unmap(old_pfn, old_khva);
-		else
-			gpc_unmap(pfn, khva);
-	}
-
-	/*
-	 * From here on invalidation alone keeps the page.  It will be written
-	 * behind the back of the page tables, whose entry may be writable and yet
-	 * clean: say now that the page is dirty, or reclaim drops what is written.
-	 */
-	kvm_release_pfn_dirty(pfn);
-	return published ? 0 : -EAGAIN;
+	return published;
 }
 
+/*
+ * Look the pages up, map them and publish, unless an invalidation came between.
+ * @map is what was mapped before, and what is now if it is not published.  Returns 0
+ * for done, -EAGAIN for once more, or what failed.
+ */
+static int gpc_lookup(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
+{
+	struct kvm_gpc_map new = {};
+	unsigned int i;
+	int ret;
+
+	ret = gpc_lookup_pfns(gpc, &new);
+	if (ret)
+		return ret;
+
+	/* The old mapping serves again when only the page tables had changed. */
+	if (map->type == KVM_GPC_MAP_NONE || !gpc_same_pfns(&new, map)) {
+		kvm_gpc_unmap(map);
+		ret = kvm_gpc_map(&new);
+		*map = new;
+	}
+
+	if (!ret)
+		ret = gpc_publish(gpc, map) ? 0 : -EAGAIN;
+
+	/*
+	 * From here on invalidation alone keeps the pages.  They will be written
+	 * behind the back of the page tables, whose entry may be writable and yet
+	 * clean: say now that they are dirty, or reclaim drops what is written.
+	 */
+	for (i = 0; i < new.nr_pages; i++) {
+		if (ret)
+			kvm_release_pfn_clean(new.pfns[i]);
+		else
+			kvm_release_pfn_dirty(new.pfns[i]);
+	}
+	return ret;
+}
+
+/* --- Refresh --------------------------------------------------------------- */
+
+/*
+ * Bind the cache to an address and look its pages up.  On failure it is left closed
+ * and out of the tree.
+ */
 static int __gpc_refresh(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
 			 unsigned long len)
 {
+	struct kvm_gpc_map map = {};
+	unsigned int retries = 0;
+	struct gpc_binding b;
+	u64 waited = 0;
 	int ret;
 
 	lockdep_assert_held(&gpc->refresh_lock);
 
-	if (!gpc->active)
-		return -EINVAL;
-
-	ret = gpc_bind(gpc, gpa, uhva, len);
-	if (ret > 0)
-		return 0;
-	if (ret < 0)
+	if (!gpc_translate(gpc->kvm, &b, gpa, uhva, len)) {
+		gpc_unbind(gpc, &b, &map);
+		ret = -EFAULT;
 		goto fail;
+	}
+
+	ret = gpc_bind(gpc, &b, &map);
+	if (ret != -EAGAIN)
+		goto out;
 
 	/* Page tables are looked up in current->mm: a vCPU's, or borrowed by irqfd. */
-	ret = -EFAULT;
-	if (current->mm != gpc->kvm->mm)
+	if (current->mm != gpc->kvm->mm) {
+		ret = -EFAULT;
 		goto fail;
+	}
 
-	gpc_tree_move(gpc, gpc->uhva);
-
-	do {
-		ret = wait_event_killable(gpc->kvm->gpcs.wait, gpc_lookup_begin(gpc));
-		if (ret || fatal_signal_pending(current)) {
+	for (;;) {
+		ret = gpc_lookup_begin(gpc, &waited);
+		if (!ret)
+			ret = gpc_lookup(gpc, &map);
+		if (ret != -EAGAIN)
+			break;
+		if (fatal_signal_pending(current)) {
 			ret = -EINTR;
 			break;
 		}
-		ret = READ_ONCE(gpc->kvm->gpcs.closed) ? -EIO : gpc_lookup(gpc);
+		retries++;
 		cond_resched();
-	} while (ret == -EAGAIN);
-
+	}
 	if (!ret)
-		return 0;
+		goto out;
 fail:
-	gpc_drop_mapping(gpc);
+	kvm_gpc_unmap(&map);
+	spin_lock(&gpc->kvm->mn_invalidate_lock);
+	gpc_tree_remove(gpc);
+	gpc->kvm->stat.generic.gpc_refresh_failures++;
+	spin_unlock(&gpc->kvm->mn_invalidate_lock);
+out:
+	trace_kvm_gpc_refresh(gpc, gpa, gpc->uhva, retries, waited, ret);
 	return ret;
 }
 
-/* Do @len bytes from the address fit into what the cache can map? */
-static bool gpc_fits(gpa_t gpa, unsigned long uhva, unsigned long len)
-{
-	unsigned long offset = gpa != INVALID_GPA ? offset_in_page(gpa) :
-						    offset_in_page(uhva);
-
-	return len <= PAGE_SIZE - offset;
-}
-
-/**
- * kvm_gpc_refresh - look the page of a cache up again
- * @gpc: cache
- * @len: bytes that will be used
- *
- * Waits, asleep, for invalidations in progress that overlap the page.  That it
- * succeeded does not mean that the cache is still valid when it returns.
- *
- * Context: may sleep; &kvm.srcu held; takes &gfn_to_pfn_cache.refresh_lock.
- *
- * Return: 0, or
- * * -EINVAL: the cache is not active, or @len bytes don't fit into the page
- * * -EFAULT: the address has no memslot, or no page that can be written
- * * -EINTR: killed
- * * -EIO: the VM is being destroyed
+/*
+ * Refresh a cache for a use of @len bytes.  That it succeeded does not mean that the
+ * cache is still open when it returns.
  */
-int kvm_gpc_refresh(struct gfn_to_pfn_cache *gpc, unsigned long len)
+static int gpc_refresh(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
 	int ret;
 
 	if (mutex_lock_killable(&gpc->refresh_lock))
 		return -EINTR;
 
-	if (gpc_fits(gpc->gpa, gpc->uhva, len))
+	if (READ_ONCE(gpc->active) && len <= gpc->len)
 		ret = __gpc_refresh(gpc, gpc->gpa, gpc->uhva, gpc->len);
 	else
 		ret = -EINVAL;
@@ -541,122 +811,114 @@ int kvm_gpc_refresh(struct gfn_to_pfn_cache *gpc, unsigned long len)
 	return ret;
 }
 
-/**
- * kvm_gpc_check - is a cache valid?
- * @gpc: cache
- * @len: bytes that will be used
- *
- * Context: any; &kvm.srcu and &gfn_to_pfn_cache.lock held, and the latter is held
- * on to for as long as the address is used.
- *
- * Return: %true if @gpc->khva may be used for @len bytes.
- */
-bool kvm_gpc_check(struct gfn_to_pfn_cache *gpc, unsigned long len)
-{
-	lockdep_assert_held(&gpc->lock);
-
-	if (!gpc->valid)
-		return false;
-
-	if (gpc->gpa != INVALID_GPA &&
-	    gpc->generation != kvm_memslots(gpc->kvm)->generation)
-		return false;
-
-	return gpc_fits(gpc->gpa, gpc->uhva, len);
-}
-
 /* --- Use ------------------------------------------------------------------ */
 
+/* Begin a use, if the cache is open and bound by the memslots of the moment. */
+static void *gpc_use_begin(struct gfn_to_pfn_cache *gpc, unsigned long len)
+{
+	preempt_disable();
+	if (likely(atomic_inc_unless_negative(&gpc->users))) {
+		rwlock_acquire_read(&gpc->dep_map, 0, 1, _RET_IP_);
+		if (likely(len <= gpc->len &&
+			   (gpc->gpa == INVALID_GPA ||
+			    gpc->generation == kvm_memslots(gpc->kvm)->generation)))
+			return gpc->khva;
+		kvm_gpc_unlock_clean(gpc);
+	} else {
+		preempt_enable();
+	}
+	return ERR_PTR(-EAGAIN);
+}
+
 /**
- * kvm_gpc_lock - begin to use a cached page
+ * kvm_gpc_lock - begin to use cached guest memory
  * @gpc: cache
  * @len: bytes from the cache's address that will be used; at most the length
  *	 given at activation
  *
- * Refreshes the cache if it must.  The page stays where it is until
- * kvm_gpc_unlock(); an invalidation of it waits that long, so be short.
+ * Refreshes the cache if it must; for that it waits, asleep, for invalidations in
+ * progress of the cache's pages.  The pages stay where they are until
+ * kvm_gpc_unlock(); an invalidation of them spins that long, so be short.
  *
- * Context: may sleep; &kvm.srcu held.  On success &gfn_to_pfn_cache.lock is held
- * for read, which on !PREEMPT_RT disables preemption.  Interrupts stay on: a hard
- * IRQ, too, only reads that lock, and a reader in an interrupt does not queue
- * behind a writer that waits.
+ * Context: may sleep; &kvm.srcu held; takes &gfn_to_pfn_cache.refresh_lock.  On
+ * success preemption is disabled until kvm_gpc_unlock(), on PREEMPT_RT, too: only raw
+ * spinlocks may be taken in between.
  *
- * Return: the kernel address, or an error as of kvm_gpc_refresh(); then nothing is
- * held.
+ * Return: the kernel address, or an ERR_PTR(); then nothing is held:
+ * * -EINVAL: the cache is not active, or @len is more than was said at activation
+ * * -EFAULT: a page has no memslot, is private, or there is none that can be written
+ * * -EINTR: killed
+ * * -EIO: the VM is being destroyed
  */
 void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
+	void *khva;
 	int ret;
 
 	might_sleep();
 
 	for (;;) {
-		read_lock(&gpc->lock);
-		if (likely(len <= gpc->len && kvm_gpc_check(gpc, len))) {
-			__release(&gpc->lock);	/* sparse knows no conditional locks */
-			return gpc->khva;
-		}
-		ret = len > gpc->len ? -EINVAL : 0;
-		read_unlock(&gpc->lock);
+		khva = gpc_use_begin(gpc, len);
+		if (!IS_ERR(khva))
+			return khva;
 
-		if (!ret)
-			ret = kvm_gpc_refresh(gpc, len);
+		ret = gpc_refresh(gpc, len);
 		if (ret)
 			return ERR_PTR(ret);
 	}
 }
 
 /**
- * kvm_gpc_trylock - begin to use a cached page where one cannot sleep
+ * kvm_gpc_trylock - begin to use cached guest memory where one cannot sleep
  * @gpc: cache
  * @len: bytes from the cache's address that will be used
  *
- * Context: any; &kvm.srcu held.  On success &gfn_to_pfn_cache.lock is held for read.
- * With interrupts off, PREEMPT_RT always fails: there an unlock may have to wake a
- * writer, which the scheduler and a hard IRQ must not.
+ * Context: any, hard IRQ and the scheduler included; &kvm.srcu held.  On success
+ * preemption is disabled until kvm_gpc_unlock().
  *
- * Return: the kernel address, or ERR_PTR(-EAGAIN) if the cache is being changed or
- * has to be refreshed; then nothing is held.
+ * Return: the kernel address, or ERR_PTR(-EAGAIN) if the cache is not active, is
+ * being changed or has to be refreshed, or if @len is too much; then nothing is held.
  */
 void *kvm_gpc_trylock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
-	if (IS_ENABLED(CONFIG_PREEMPT_RT) && irqs_disabled())
-		return ERR_PTR(-EAGAIN);
-
-	if (read_trylock(&gpc->lock)) {
-		if (likely(len <= gpc->len && kvm_gpc_check(gpc, len))) {
-			__release(&gpc->lock);
-			return gpc->khva;
-		}
-		read_unlock(&gpc->lock);
-	}
-	return ERR_PTR(-EAGAIN);
+	return gpc_use_begin(gpc, len);
 }
 
 /**
- * kvm_gpc_unlock - end the use of a page that was, or may have been, written
+ * kvm_gpc_unlock - end the use of memory that was, or may have been, written
  * @gpc: cache that kvm_gpc_lock() or kvm_gpc_trylock() locked
+ * @len: bytes from the cache's address that may have been written
  *
- * Marks the page dirty in its memslot.
+ * Marks the pages of these bytes dirty, each in its memslot.
  *
  * Context: that of the lock; with a dirty ring, a vCPU's.
  */
-void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc)
+void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
-	kvm_gpc_mark_dirty_in_slot(gpc);
+	unsigned int i, nr_pages;
+
+	if (gpc->gpa != INVALID_GPA) {
+		nr_pages = gpc_nr_pages(gpc->gpa, len);
+		for (i = 0; i < nr_pages; i++)
+			mark_page_dirty_in_slot(gpc->kvm, gpc->pages[i].memslot,
+						gpa_to_gfn(gpc->gpa) + i);
+	}
 	kvm_gpc_unlock_clean(gpc);
 }
 
 /**
- * kvm_gpc_unlock_clean - end the use of a page that was only read
+ * kvm_gpc_unlock_clean - end a use that makes no page dirty
  * @gpc: cache that kvm_gpc_lock() or kvm_gpc_trylock() locked
+ *
+ * For memory that was only read, or that by its ABI is not tracked.
  *
  * Context: that of the lock.
  */
 void kvm_gpc_unlock_clean(struct gfn_to_pfn_cache *gpc)
 {
-	__acquire(&gpc->lock);
-	read_unlock(&gpc->lock);
+	rwlock_release(&gpc->dep_map, _RET_IP_);
+	atomic_dec_return_release(&gpc->users);
+	preempt_enable();
 }
 
 /* --- Life ----------------------------------------------------------------- */
@@ -668,37 +930,43 @@ void kvm_gpc_unlock_clean(struct gfn_to_pfn_cache *gpc)
  */
 void kvm_gpc_init(struct gfn_to_pfn_cache *gpc, struct kvm *kvm)
 {
-	rwlock_init(&gpc->lock);
+	static struct lock_class_key use_key;
+	unsigned int i;
+
+	atomic_set(&gpc->users, GPC_CLOSED);
 	mutex_init(&gpc->refresh_lock);
-	RB_CLEAR_NODE(&gpc->node.rb);
+	lockdep_init_map_wait(&gpc->dep_map, "kvm_gpc_use", &use_key, 0, LD_WAIT_SPIN);
 
 	gpc->kvm = kvm;
 	gpc->gpa = INVALID_GPA;
 	gpc->uhva = KVM_HVA_ERR_BAD;
-	gpc->pfn = KVM_PFN_ERR_FAULT;
+	for (i = 0; i < KVM_GPC_MAX_PAGES; i++) {
+		gpc->pages[i].gpc = gpc;
+		RB_CLEAR_NODE(&gpc->pages[i].node.rb);
+	}
 }
 
 static int gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
 			unsigned long len)
 {
 	struct kvm *kvm = gpc->kvm;
+	int ret;
 
-	if (!gpc_fits(gpa, uhva, len))
-		return -EINVAL;
+	if (mutex_lock_killable(&gpc->refresh_lock))
+		return -EINTR;
 
-	guard(mutex)(&gpc->refresh_lock);
-
+	spin_lock(&kvm->mn_invalidate_lock);
 	if (!gpc->active) {
-		spin_lock(&kvm->mn_invalidate_lock);
+		WRITE_ONCE(gpc->active, true);
 		kvm->gpcs.nr_active++;
-		spin_unlock(&kvm->mn_invalidate_lock);
 	}
+	spin_unlock(&kvm->mn_invalidate_lock);
 
-	write_lock_irq(&gpc->lock);
-	gpc->active = true;
-	write_unlock_irq(&gpc->lock);
+	ret = __gpc_refresh(gpc, gpa, uhva, len);
+	trace_kvm_gpc_activate(gpc, gpa, gpc->uhva, len, ret);
 
-	return __gpc_refresh(gpc, gpa, uhva, len);
+	mutex_unlock(&gpc->refresh_lock);
+	return ret;
 }
 
 /**
@@ -712,12 +980,33 @@ static int gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long u
  *
  * Context: may sleep; &kvm.srcu held; takes &gfn_to_pfn_cache.refresh_lock.
  *
- * Return: 0, or an error as of kvm_gpc_refresh().  With -EINVAL the cache is as it
- * was before.
+ * Return: 0, or an error as of kvm_gpc_lock().  With -EINVAL the cache is as it was
+ * before, and with -EINTR it may be.
  */
 int kvm_gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)
 {
-	if (gpa == INVALID_GPA)
+	if (gpc_nr_pages(gpa, len) != 1)
+		return -EINVAL;
+
+	return kvm_gpc_activate_span(gpc, gpa, len);
+}
+
+/**
+ * kvm_gpc_activate_span - bind a cache to memory that may cross the end of a page
+ * @gpc: cache, active or not
+ * @gpa: guest physical address
+ * @len: bytes from there that uses will touch, at most PAGE_SIZE
+ *
+ * As kvm_gpc_activate(), for an ABI that has a guest put its structure where it
+ * likes.  The pages may lie in two memslots; both must be there.
+ *
+ * Context: may sleep; &kvm.srcu held; takes &gfn_to_pfn_cache.refresh_lock.
+ *
+ * Return: as kvm_gpc_activate().
+ */
+int kvm_gpc_activate_span(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)
+{
+	if (gpa == INVALID_GPA || !len || len > PAGE_SIZE)
 		return -EINVAL;
 
 	return gpc_activate(gpc, gpa, KVM_HVA_ERR_BAD, len);
@@ -733,46 +1022,42 @@ int kvm_gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)
  *
  * Context: may sleep; takes &gfn_to_pfn_cache.refresh_lock.
  *
- * Return: 0, or an error as of kvm_gpc_refresh().  With -EINVAL the cache is as it
- * was before.
+ * Return: as kvm_gpc_activate().
  */
 int kvm_gpc_activate_hva(struct gfn_to_pfn_cache *gpc, unsigned long uhva,
 			 unsigned long len)
 {
-	if (!access_ok((void __user *)uhva, len))
+	if (gpc_nr_pages(uhva, len) != 1 || !access_ok((void __user *)uhva, len))
 		return -EINVAL;
 
 	return gpc_activate(gpc, INVALID_GPA, uhva, len);
 }
 
 /**
- * kvm_gpc_deactivate - give a cache's page back
+ * kvm_gpc_deactivate - give a cache's pages back
  * @gpc: cache, active or not
  *
- * Waits for uses to end.
+ * Spins until uses have ended, but does not wait for a refresh: that fails with
+ * -EINVAL when it comes to it.
  *
- * Context: may sleep; takes &gfn_to_pfn_cache.refresh_lock.
+ * Context: may sleep.
  */
 void kvm_gpc_deactivate(struct gfn_to_pfn_cache *gpc)
 {
 	struct kvm *kvm = gpc->kvm;
-	kvm_pfn_t pfn;
-	void *khva;
-
-	guard(mutex)(&gpc->refresh_lock);
-
-	if (!gpc->active)
-		return;
-
-	write_lock_irq(&gpc->lock);
-	gpc->active = false;
-	khva = gpc_take_mapping(gpc, &pfn);
-	write_unlock_irq(&gpc->lock);
+	struct kvm_gpc_map map = {};
 
 	spin_lock(&kvm->mn_invalidate_lock);
-	gpc_tree_remove(gpc);
-	kvm->gpcs.nr_active--;
+	if (gpc->active) {
+		WRITE_ONCE(gpc->active, false);
+		gpc->missed = true;
+		kvm->gpcs.nr_active--;
+		gpc_close(gpc);
+		gpc_tree_remove(gpc);
+		gpc_take_map(gpc, &map);
+		wake_up_all(&kvm->gpcs.wait);
+	}
 	spin_unlock(&kvm->mn_invalidate_lock);
 
-	gpc_unmap(pfn, khva);
+	kvm_gpc_unmap(&map);
 }

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The runstate of a Xen guest's vCPUs: how long each has been running, waiting for
+ * a CPU, blocked and offline, kept in memory that the guest has registered.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kvm_host.h>
+#include <linux/sched/stat.h>
+#include <linux/unaligned.h>
+
+#include "x86.h"
+#include "xen.h"
+
+/*
+ * The record as Xen defines it (xen/include/public/vcpu.h): the state, 32 bits; the
+ * time at which it was entered, 64 bits; and the times spent in each of the four
+ * states.  A 64-bit guest aligns the times to 8 bytes, a 32-bit one to 4: that is
+ * all the difference.  The guest may put it at any byte, so that any part of it may
+ * cross the end of a page, and the pages may lie in two memslots.
+ */
+#define RUNSTATE_TIMES_32	offsetof(struct compat_vcpu_runstate_info, state_entry_time)
+#define RUNSTATE_TIMES_64	offsetof(struct vcpu_runstate_info, state_entry_time)
+#define RUNSTATE_TIMES_SIZE	(sizeof(u64) + sizeof_field(struct kvm_vcpu_xen, runstate_times))
+
+static_assert(RUNSTATE_TIMES_32 == 4);
+static_assert(RUNSTATE_TIMES_32 + RUNSTATE_TIMES_SIZE ==
+	      sizeof(struct compat_vcpu_runstate_info));
+static_assert(RUNSTATE_TIMES_64 + RUNSTATE_TIMES_SIZE == sizeof(struct vcpu_runstate_info));
+static_assert(offsetof(struct kvm_vcpu_xen, runstate_times) ==
+	      offsetof(struct kvm_vcpu_xen, runstate_entry_time) + sizeof(u64));
+
+/* Where in the record the times begin; where they end is where the record does. */
+static size_t runstate_times_offset(struct kvm_vcpu *vcpu)
+{
+	if (IS_ENABLED(CONFIG_64BIT) && vcpu->kvm->arch.xen.long_mode)
+		return RUNSTATE_TIMES_64;
+	return RUNSTATE_TIMES_32;
+}
+
+static size_t runstate_size(struct kvm_vcpu *vcpu)
+{
+	return runstate_times_offset(vcpu) + RUNSTATE_TIMES_SIZE;
+}
+
+/*
+ * A guest that asked for it sees XEN_RUNSTATE_UPDATE in the entry time for as long
+ * as the rest may be inconsistent.  The flag is the topmost bit, and is set first and
+ * cleared last in the one byte that it is in: the other bytes of that word may lie
+ * in another cache line, or page.  The padding is left as it is.
+ */
+static void runstate_write(struct kvm_vcpu *vcpu, void *record)
+{
+	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
+	void *times = record + runstate_times_offset(vcpu);
+	u8 *last_byte = times + sizeof(u64) - 1;
+	u64 entry_time = vx->runstate_entry_time;
+
+	if (vcpu->kvm->arch.xen.runstate_update_flag) {
+		entry_time |= XEN_RUNSTATE_UPDATE;
+		WRITE_ONCE(*last_byte, entry_time >> 56);
+		smp_wmb();	/* the guest sees the flag before anything else */
+	}
+
+	put_unaligned(vx->current_runstate, (u32 *)record);
+	put_unaligned(entry_time, (u64 *)times);
+	memcpy(times + sizeof(u64), vx->runstate_times, sizeof(vx->runstate_times));
+
+	if (entry_time & XEN_RUNSTATE_UPDATE) {
+		smp_wmb();	/* ... and sees it go after all else */
+		WRITE_ONCE(*last_byte, vx->runstate_entry_time >> 56);
+	}
+}
+
+/*
+ * The record of a guest that has switched to 64-bit mode is 4 bytes longer than what
+ * its address was registered for, and may only now extend into the next page.
+ */
+static void runstate_resize(struct kvm_vcpu *vcpu)
+{
+	struct gfn_to_pfn_cache *gpc = &vcpu->arch.xen.runstate_cache;
+
+	if (gpc->len != runstate_size(vcpu))
+		kvm_gpc_activate_span(gpc, gpc->gpa, runstate_size(vcpu));
+}
+
+static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
+{
+	struct gfn_to_pfn_cache *gpc = &vcpu->arch.xen.runstate_cache;
+	size_t size = runstate_size(vcpu);
+	void *record;
+
+	if (!gpc->active)
+		return;
+
+	if (may_sleep) {
+		runstate_resize(vcpu);
+		record = kvm_gpc_lock(gpc, size);
+	} else {
+		record = kvm_gpc_trylock(gpc, size);
+	}
+	if (IS_ERR(record))
+		return;
+
+	runstate_write(vcpu, record);
+	kvm_gpc_unlock(gpc, size);
+}
+
+/* Account the time since the last change, and enter @state. */
+static void runstate_enter(struct kvm_vcpu *vcpu, int state)
+{
+	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
+	u64 run_delay = current->sched_info.run_delay;
+	u64 now = get_kvmclock_ns(vcpu->kvm);
+	u64 delta = now - vx->runstate_entry_time;
+
+	if (unlikely(!vx->runstate_entry_time))
+		vx->current_runstate = RUNSTATE_offline;
+
+	/* Waiting for a CPU is stolen time only for a vCPU that wanted to run. */
+	if (vx->current_runstate == RUNSTATE_running) {
+		u64 stolen = run_delay - vx->last_steal;
+
+		delta -= stolen;
+		vx->runstate_times[RUNSTATE_runnable] += stolen;
+	}
+	vx->last_steal = run_delay;
+
+	vx->runstate_times[vx->current_runstate] += delta;
+	vx->current_runstate = state;
+	vx->runstate_entry_time = now;
+}
+
+/**
+ * kvm_xen_runstate_set_running - a vCPU is about to run
+ * @vcpu: loaded vCPU
+ *
+ * Context: may sleep; &kvm.srcu held.
+ */
+void kvm_xen_runstate_set_running(struct kvm_vcpu *vcpu)
+{
+	runstate_enter(vcpu, RUNSTATE_running);
+	runstate_update_guest(vcpu, true);
+}
+
+/**
+ * kvm_xen_runstate_set_preempted - a vCPU that wants to run loses its CPU
+ * @vcpu: vCPU that is being scheduled out
+ *
+ * One that leaves for its VMM (hypercall, I/O) still counts as running, since the VMM
+ * works on its behalf; it is up to the VMM to say that it blocks.
+ *
+ * Context: the scheduler's; &kvm.srcu held.  When the guest's memory cannot be had
+ * right away the guest is told at the next change.
+ */
+void kvm_xen_runstate_set_preempted(struct kvm_vcpu *vcpu)
+{
+	if (WARN_ON_ONCE(!vcpu->preempted))
+		return;
+
+	runstate_enter(vcpu, RUNSTATE_runnable);
+	runstate_update_guest(vcpu, false);
+}
+
+static int runstate_set_addr(struct kvm_vcpu *vcpu, gpa_t gpa)
+{
+	struct gfn_to_pfn_cache *gpc = &vcpu->arch.xen.runstate_cache;
+	int r = 0;
+
+	if (gpa != KVM_XEN_INVALID_GPA)
+		r = kvm_gpc_activate_span(gpc, gpa, runstate_size(vcpu));
+
+	if (gpa == KVM_XEN_INVALID_GPA || r)
+		kvm_gpc_deactivate(gpc);
+	else
+		runstate_update_guest(vcpu, true);
+	return r;
+}
+
+/* Do the times of the four states make up the whole, and is that not in the future? */
+static bool runstate_times_valid(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_attr *data,
+				 u64 since)
+{
+	u64 sum = data->u.runstate.time_running + data->u.runstate.time_runnable +
+		  data->u.runstate.time_blocked + data->u.runstate.time_offline;
+
+	return data->u.runstate.state_entry_time == sum &&
+	       get_kvmclock_ns(vcpu->kvm) >= since + sum;
+}
+
+static void runstate_add_times(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_attr *data)
+{
+	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
+
+	vx->runstate_entry_time += data->u.runstate.state_entry_time;
+	vx->runstate_times[RUNSTATE_running] += data->u.runstate.time_running;
+	vx->runstate_times[RUNSTATE_runnable] += data->u.runstate.time_runnable;
+	vx->runstate_times[RUNSTATE_blocked] += data->u.runstate.time_blocked;
+	vx->runstate_times[RUNSTATE_offline] += data->u.runstate.time_offline;
+}
+
+/* The whole record, as saved on another host. */
+static int runstate_set_data(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_attr *data)
+{
+	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
+
+	if (data->u.runstate.state > RUNSTATE_offline || !runstate_times_valid(vcpu, data, 0))
+		return -EINVAL;
+
+	vx->current_runstate = data->u.runstate.state;
+	vx->runstate_entry_time = 0;
+	memset(vx->runstate_times, 0, sizeof(vx->runstate_times));
+	runstate_add_times(vcpu, data);
+	vx->last_steal = current->sched_info.run_delay;
+	return 0;
+}
+
+/* Time that has passed since; and the state to be in, or -1 for the one that is. */
+static int runstate_adjust(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_attr *data)
+{
+	if (data->u.runstate.state > RUNSTATE_offline && data->u.runstate.state != (u64)-1)
+		return -EINVAL;
+	if (!runstate_times_valid(vcpu, data, vcpu->arch.xen.runstate_entry_time))
+		return -EINVAL;
+
+	runstate_add_times(vcpu, data);
+	if (data->u.runstate.state <= RUNSTATE_offline)
+		runstate_enter(vcpu, data->u.runstate.state);
+	runstate_update_guest(vcpu, true);
+	return 0;
+}
+
+/**
+ * kvm_xen_runstate_set_attr - KVM_XEN_VCPU_SET_ATTR for KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_*
+ * @vcpu: loaded vCPU
+ * @data: attribute, as in Documentation/virt/kvm/api.rst; times in ns
+ *
+ * Context: may sleep; &kvm.srcu held.
+ *
+ * Return: 0, or
+ * * -EOPNOTSUPP: the host's scheduler keeps no statistics
+ * * -EINVAL: no such state, times that do not add up or lie in the future
+ * * -EFAULT: the address is not in memory that can be written
+ * * -ENOENT: no such attribute
+ */
+int kvm_xen_runstate_set_attr(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_attr *data)
+{
+	if (!sched_info_on())
+		return -EOPNOTSUPP;
+
+	switch (data->type) {
+	case KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR:
+		return runstate_set_addr(vcpu, data->u.gpa);
+	case KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_CURRENT:
+		if (data->u.runstate.state > RUNSTATE_offline)
+			return -EINVAL;
+		runstate_enter(vcpu, data->u.runstate.state);
+		runstate_update_guest(vcpu, true);
+		return 0;
+	case KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_DATA:
+		return runstate_set_data(vcpu, data);
+	case KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADJUST:
+		return runstate_adjust(vcpu, data);
+	default:
+		return -ENOENT;
+	}
+}
+
+/**
+ * kvm_xen_runstate_get_attr - KVM_XEN_VCPU_GET_ATTR for KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_*
+ * @vcpu: vCPU
+ * @data: where to put the attribute
+ *
+ * Return: 0, or
+ * * -EOPNOTSUPP: the host's scheduler keeps no statistics
+ * * -ENOENT: no address has been set
+ * * -EINVAL: the attribute can only be set
+ */
+int kvm_xen_runstate_get_attr(struct kvm_vcpu *vcpu, struct kvm_xen_vcpu_attr *data)
+{
+	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
+
+	if (data->type == KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADJUST)
+		return -EINVAL;
+	if (!sched_info_on())
+		return -EOPNOTSUPP;
+
+	switch (data->type) {
+	case KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR:
+		if (!vx->runstate_cache.active)
+			return -ENOENT;
+		data->u.gpa = vx->runstate_cache.gpa;
+		return 0;
+	case KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_DATA:
+		data->u.runstate.state_entry_time = vx->runstate_entry_time;
+		data->u.runstate.time_running = vx->runstate_times[RUNSTATE_running];
+		data->u.runstate.time_runnable = vx->runstate_times[RUNSTATE_runnable];
+		data->u.runstate.time_blocked = vx->runstate_times[RUNSTATE_blocked];
+		data->u.runstate.time_offline = vx->runstate_times[RUNSTATE_offline];
+		fallthrough;
+	case KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_CURRENT:
+		data->u.runstate.state = vx->current_runstate;
+		return 0;
+	default:
+		return -ENOENT;
+	}
+}
