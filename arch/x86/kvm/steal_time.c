@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Steal time: how long a vCPU that wanted to run has waited for a CPU, and whether
+ * it waits now, in memory that the guest has registered with MSR_KVM_STEAL_TIME
+ * (Documentation/virt/kvm/x86/msr.rst).
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kvm_host.h>
+#include <linux/sched/stat.h>
+
+#include <asm/kvm_para.h>
+
+#include "cpuid.h"
+#include "steal_time.h"
+#include "trace.h"
+
+/* The address is aligned to the record's size, so that it never crosses a page. */
+static_assert(!((sizeof(struct kvm_steal_time) - 1) & KVM_STEAL_VALID_BITS));
+
+/**
+ * kvm_steal_time_init - prepare a vCPU
+ * @vcpu: vCPU under construction
+ */
+void kvm_steal_time_init(struct kvm_vcpu *vcpu)
+{
+	kvm_gpc_init(&vcpu->arch.st.cache, vcpu->kvm);
+}
+
+/**
+ * kvm_steal_time_reset - forget what the guest has registered
+ * @vcpu: vCPU that is reset or destroyed
+ *
+ * Context: may sleep.
+ */
+void kvm_steal_time_reset(struct kvm_vcpu *vcpu)
+{
+	vcpu->arch.st.msr_val = 0;
+	kvm_gpc_deactivate(&vcpu->arch.st.cache);
+}
+
+/**
+ * kvm_steal_time_set_msr - write MSR_KVM_STEAL_TIME
+ * @vcpu: loaded vCPU that has KVM_FEATURE_STEAL_TIME
+ * @data: guest physical address of the record, and KVM_MSR_ENABLED
+ *
+ * The memory need not be there yet: a VMM may restore MSRs before memslots.
+ *
+ * Context: may sleep; &kvm.srcu held.
+ *
+ * Return: 0, or 1 for #GP.
+ */
+int kvm_steal_time_set_msr(struct kvm_vcpu *vcpu, u64 data)
+{
+	if (unlikely(!sched_info_on()) || (data & KVM_STEAL_RESERVED_MASK))
+		return 1;
+
+	vcpu->arch.st.msr_val = data;
+
+	if (!(data & KVM_MSR_ENABLED)) {
+		kvm_gpc_deactivate(&vcpu->arch.st.cache);
+		return 0;
+	}
+
+	kvm_gpc_activate(&vcpu->arch.st.cache, data & KVM_STEAL_VALID_BITS,
+			 sizeof(struct kvm_steal_time));
+	kvm_make_request(KVM_REQ_STEAL_UPDATE, vcpu);
+	return 0;
+}
+
+/**
+ * kvm_steal_time_update - tell a vCPU that is about to run what was stolen from it
+ * @vcpu: loaded vCPU
+ *
+ * From here on the vCPU does not count as preempted.  While it did, others may have
+ * asked for its TLB to be flushed instead of sending it an IPI: they set
+ * KVM_VCPU_FLUSH_TLB in the flag that this takes away, with a compare-and-exchange,
+ * so that a request is either seen here or not made.
+ *
+ * Context: may sleep; &kvm.srcu held.
+ *
+ * Return: %true if the guest's TLB is to be flushed before the vCPU runs.
+ */
+bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
+{
+	struct gfn_to_pfn_cache *gpc = &vcpu->arch.st.cache;
+	u64 run_delay = current->sched_info.run_delay;
+	struct kvm_steal_time *st;
+	bool pv_tlb_flush;
+	u8 preempted = 0;
+	u32 version;
+
+	if (!(vcpu->arch.st.msr_val & KVM_MSR_ENABLED))
+		return false;
+
+	pv_tlb_flush = guest_pv_has(vcpu, KVM_FEATURE_PV_TLB_FLUSH);
+
+	st = kvm_gpc_lock(gpc, sizeof(*st));
+	if (IS_ERR(st))
+		return false;
+
+	if (pv_tlb_flush)
+		preempted = xchg(&st->preempted, 0);
+	else
+		WRITE_ONCE(st->preempted, 0);
+	vcpu->arch.st.preempted = 0;
+
+	/* Odd while the record is being written, whatever it was before. */
+	version = st->version;
+	version += 1 + (version & 1);
+	WRITE_ONCE(st->version, version);
+	smp_wmb();	/* the guest sees the odd version before what follows */
+
+	WRITE_ONCE(st->steal, st->steal + run_delay - vcpu->arch.st.last_steal);
+	vcpu->arch.st.last_steal = run_delay;
+
+	smp_wmb();	/* ... and an even one after all of it */
+	WRITE_ONCE(st->version, version + 1);
+
+	kvm_gpc_unlock(gpc, sizeof(*st));
+
+	if (pv_tlb_flush)
+		trace_kvm_pv_tlb_flush(vcpu->vcpu_id, preempted & KVM_VCPU_FLUSH_TLB);
+	return preempted & KVM_VCPU_FLUSH_TLB;
+}
+
+/**
+ * kvm_steal_time_set_preempted - tell the guest that a vCPU has lost its CPU
+ * @vcpu: vCPU that is being scheduled out
+ *
+ * Other vCPUs may then skip waiting for it, or sending it IPIs.  So only one that left
+ * the guest on an instruction boundary, and that will not have KVM emulate anything
+ * for it, is said to be preempted: vendor code knows.
+ *
+ * Context: the scheduler's; &kvm.srcu held.  When the record cannot be had right away
+ * the guest is not told.
+ */
+void kvm_steal_time_set_preempted(struct kvm_vcpu *vcpu)
+{
+	struct gfn_to_pfn_cache *gpc = &vcpu->arch.st.cache;
+	struct kvm_steal_time *st;
+
+	if (!vcpu->arch.at_instruction_boundary) {
+		vcpu->stat.preemption_other++;
+		return;
+	}
+
+	vcpu->stat.preemption_reported++;
+	if (!(vcpu->arch.st.msr_val & KVM_MSR_ENABLED) || vcpu->arch.st.preempted)
+		return;
+
+	st = kvm_gpc_trylock(gpc, sizeof(*st));
+	if (IS_ERR(st))
+		return;
+
+	WRITE_ONCE(st->preempted, KVM_VCPU_PREEMPTED);
+	vcpu->arch.st.preempted = KVM_VCPU_PREEMPTED;
+
+	kvm_gpc_unlock(gpc, sizeof(*st));
+}
