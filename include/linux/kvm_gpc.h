@@ -85,8 +85,8 @@ struct kvm_gpc_page {
  * @refresh_lock: one activation or refresh at a time
  * @dep_map: a use for lockdep: a read lock, that closing takes for write
  *
- * All of it changes under &kvm.mn_invalidate_lock, and what a use reads (@gpa to
- * @nr_pages) only while the cache is closed.  @gpa to @generation, @pages and
+ * All of it (but the number of uses) changes under &kvm.mn_invalidate_lock, and what a
+ * use reads (@gpa to @nr_pages) only while the cache is closed.  @gpa to @generation, @pages and
  * @nr_pages change with @refresh_lock held as well, so that either lock suffices
  * to read them.  (A page's links in the tree are the tree's.)
  */

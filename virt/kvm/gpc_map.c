@@ -12,11 +12,16 @@
 
 #include "kvm_mm.h"
 
+/* Does the machine have RAM there, whether the kernel manages it or not? */
+#ifndef kvm_arch_pfn_is_ram
+#define kvm_arch_pfn_is_ram(pfn) false
+#endif
+
 /*
- * Is the page in the direct map?  Not if it has no struct page, nor, perhaps, if
+ * Is this RAM that the kernel manages?  Not if it has no struct page, nor, perhaps, if
  * it is reserved: it may then lie in a hole of the memory map.
  */
-static bool gpc_pfn_is_lowmem(kvm_pfn_t pfn)
+static bool gpc_is_managed(kvm_pfn_t pfn)
 {
 	struct page *page;
 
@@ -24,69 +29,64 @@ static bool gpc_pfn_is_lowmem(kvm_pfn_t pfn)
 		return false;
 
 	page = pfn_to_page(pfn);
-	return !PageHighMem(page) && (!PageReserved(page) || is_zone_device_page(page));
+	return !PageReserved(page) || is_zone_device_page(page);
 }
 
-static void *gpc_map_direct(struct kvm_gpc_map *map)
-{
-	unsigned int i;
-
-	for (i = 0; i < map->nr_pages; i++) {
-		if (!gpc_pfn_is_lowmem(map->pfns[i]) || map->pfns[i] != map->pfns[0] + i)
-			return NULL;
-	}
-	return page_address(pfn_to_page(map->pfns[0]));
-}
-
-static void *gpc_map_pages(struct kvm_gpc_map *map)
+static void *gpc_map_managed(struct kvm_gpc_map *map, bool contiguous)
 {
 	struct page *pages[KVM_GPC_MAX_PAGES];
+	bool lowmem = true;
 	unsigned int i;
 
 	for (i = 0; i < map->nr_pages; i++) {
-		if (!pfn_valid(map->pfns[i]))
-			return NULL;
 		pages[i] = pfn_to_page(map->pfns[i]);
-		/* A reserved page alone is better off with memremap(). */
-		if (map->nr_pages == 1 && !PageHighMem(pages[i]))
-			return NULL;
+		lowmem &= !PageHighMem(pages[i]);
 	}
+
+	if (lowmem && contiguous) {
+		map->type = KVM_GPC_MAP_DIRECT;
+		return page_address(pages[0]);
+	}
+
+	map->type = KVM_GPC_MAP_VMAP;
 	return vmap(pages, map->nr_pages, VM_MAP, PAGE_KERNEL);
 }
 
 #ifdef CONFIG_HAS_IOMEM
-static void *gpc_map_phys(struct kvm_gpc_map *map)
+/* memremap() finds the memory type that others have mapped the range with. */
+static void *gpc_map_range(struct kvm_gpc_map *map)
 {
 	phys_addr_t start = pfn_to_hpa(map->pfns[0]);
 	size_t size = (size_t)map->nr_pages * PAGE_SIZE;
 
-	if (map->nr_pages > 1 && map->pfns[1] != map->pfns[0] + 1)
-		return NULL;
-
-	/* memremap() would warn of a range that is RAM only in part. */
+	/* It would warn of a range that is RAM only in part. */
 	if (region_intersects(start, size, IORESOURCE_SYSTEM_RAM,
 			      IORES_DESC_NONE) == REGION_MIXED)
 		return NULL;
+
+	map->type = KVM_GPC_MAP_MEMREMAP;
 	return memremap(start, size, MEMREMAP_WB);
 }
 #else
-static void *gpc_map_phys(struct kvm_gpc_map *map)
+static void *gpc_map_range(struct kvm_gpc_map *map)
 {
 	return NULL;
 }
 #endif
 
-/* Two pages far from each other that have no struct page. */
-static void *gpc_map_pfns(struct kvm_gpc_map *map)
+/* RAM that the kernel was told to leave alone (mem=) is write-back, as all RAM is. */
+static void *gpc_map_unmanaged(struct kvm_gpc_map *map)
 {
 	unsigned long pfns[KVM_GPC_MAX_PAGES];
 	unsigned int i;
 
 	for (i = 0; i < map->nr_pages; i++) {
-		if (pfn_valid(map->pfns[i]))
+		if (pfn_valid(map->pfns[i]) || !kvm_arch_pfn_is_ram(map->pfns[i]))
 			return NULL;
 		pfns[i] = map->pfns[i];
 	}
+
+	map->type = KVM_GPC_MAP_VMAP;
 	return vmap_pfn(pfns, map->nr_pages, PAGE_KERNEL);
 }
 
@@ -94,8 +94,9 @@ static void *gpc_map_pfns(struct kvm_gpc_map *map)
  * kvm_gpc_map - give page frames a kernel address
  * @map: @map->pfns and @map->nr_pages; the rest is set
  *
- * Pages of which one has a struct page and the other has not cannot be had at one
- * address: there is no mapping in the kernel that takes both.
+ * What is no RAM must be contiguous: its memory type is known to memremap() only.  And
+ * of two pages that are not contiguous either both or none must have a struct page:
+ * there is no mapping in the kernel that takes one of each.
  *
  * Context: may sleep.
  *
@@ -103,26 +104,23 @@ static void *gpc_map_pfns(struct kvm_gpc_map *map)
  */
 noinline int kvm_gpc_map(struct kvm_gpc_map *map)
 {
-	map->type = KVM_GPC_MAP_DIRECT;
-	map->base = gpc_map_direct(map);
+	bool managed = true, contiguous = true;
+	unsigned int i;
+
+	for (i = 0; i < map->nr_pages; i++) {
+		managed &= gpc_is_managed(map->pfns[i]);
+		contiguous &= map->pfns[i] == map->pfns[0] + i;
+	}
+
+	if (managed)
+		map->base = gpc_map_managed(map, contiguous);
+	else if (contiguous)
+		map->base = gpc_map_range(map);
+	else
+		map->base = gpc_map_unmanaged(map);
+
 	if (map->base)
 		return 0;
-
-	map->type = KVM_GPC_MAP_VMAP;
-	map->base = gpc_map_pages(map);
-	if (map->base)
-		return 0;
-
-	map->type = KVM_GPC_MAP_MEMREMAP;
-	map->base = gpc_map_phys(map);
-	if (map->base)
-		return 0;
-
-	map->type = KVM_GPC_MAP_VMAP;
-	map->base = gpc_map_pfns(map);
-	if (map->base)
-		return 0;
-
 	map->type = KVM_GPC_MAP_NONE;
 	return -EFAULT;
 }

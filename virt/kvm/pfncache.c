@@ -66,7 +66,7 @@
  * The wait ends because an invalidation in progress does not itself wait for
  * refresh_lock, for kvm->srcu or for anything else that is held around a
  * refresh; and if it never ends, because the notifier goes first, because
- * kvm_gpc_close_vm() wakes all.  A task can be killed in it.  No wake-up is lost:
+ * kvm_gpc_close_vm() wakes all.  A user task can be killed in it.  No wake-up is lost:
  * the waiter is on the queue before it looks at the records, marks the one it
  * waits for, and end removes the record and looks for the mark in one section.
  *
@@ -82,9 +82,12 @@
  * do (private or shared) or a guest_memfd loses pages.  Such a change is an
  * invalidation, too, with start and end around it, but leaves a record of gfns.
  * It finds its caches through the memslots of its time.  One that is bound by other
- * memslots it may not find, but that one has another generation: it is not used
- * before a refresh has bound it anew, and none opens it against a record or for
- * private memory.
+ * memslots it may not find.  But attributes change under slots_lock, which an update
+ * of memslots holds until all readers of srcu are gone, a refresh with the memslots
+ * before among them: such a cache has another generation by then, and a refresh that
+ * binds it anew looks at the attributes after the change, or sees the record.  (For a
+ * guest_memfd it would not matter: what is private is never cached, and the shared
+ * page of the same gfn is not the guest_memfd's.)
  *
  * Deactivation does not wait for a refresh, which may sleep for long (in
  * userfaultfd, say).  It sets @missed, so that nothing is published, and clears
@@ -112,6 +115,15 @@ struct gpc_invalidation {
 
 /* &gfn_to_pfn_cache.users of a closed cache; uses that still go on add to it */
 #define GPC_CLOSED	INT_MIN
+
+#ifdef CONFIG_LOCKDEP
+/*
+ * Invalidations, from start to end, for lockdep: whoever waits for one, as every refresh
+ * may, must hold nothing that one takes.
+ */
+static struct lockdep_map gpc_invalidation_map =
+	STATIC_LOCKDEP_MAP_INIT("kvm_gpc_invalidation", &gpc_invalidation_map);
+#endif
 
 /* --- Open and closed ------------------------------------------------------ */
 
@@ -205,6 +217,7 @@ void __kvm_gpc_invalidate_start(struct kvm *kvm, const struct mmu_notifier_range
 		inv->waiter = false;
 		list_add(&inv->link, &gpcs->invalidations);
 		gpcs->nr_recorded++;
+		rwlock_acquire_read(&gpc_invalidation_map, 0, 1, _RET_IP_);
 	}
 
 	gpc_invalidate(kvm, range->start, range->end - 1);
@@ -230,6 +243,7 @@ void __kvm_gpc_invalidate_end(struct kvm *kvm, const struct mmu_notifier_range *
 		if (inv->range == range) {
 			list_move(&inv->link, &gpcs->spare);
 			gpcs->nr_recorded--;
+			rwlock_release(&gpc_invalidation_map, _RET_IP_);
 			wake = inv->waiter;
 			break;
 		}
@@ -254,7 +268,7 @@ void __kvm_gpc_invalidate_end(struct kvm *kvm, const struct mmu_notifier_range *
  *	 time: refreshes then wait for the end of the last, anywhere from the first
  *	 gfn of all to the last
  * @start: first gfn
- * @end: first gfn behind
+ * @end: first gfn behind; not above @start when there is none
  *
  * Context: process; takes &kvm.srcu and &kvm.mn_invalidate_lock.
  */
@@ -264,11 +278,12 @@ void kvm_gpc_invalidate_gfns_start(struct kvm *kvm, struct kvm_gpc_gfn_invalidat
 	struct kvm_memslot_iter iter;
 	struct kvm_memory_slot *slot;
 	gfn_t first, last;
+	bool active;
 	int idx;
 
-	idx = srcu_read_lock(&kvm->srcu);
-	spin_lock(&kvm->mn_invalidate_lock);
+	rwlock_acquire_read(&gpc_invalidation_map, 0, 1, _RET_IP_);
 
+	spin_lock(&kvm->mn_invalidate_lock);
 	if (!inv->nr++) {
 		inv->start = start;
 		inv->end = end;
@@ -278,17 +293,26 @@ void kvm_gpc_invalidate_gfns_start(struct kvm *kvm, struct kvm_gpc_gfn_invalidat
 		inv->start = min(inv->start, start);
 		inv->end = max(inv->end, end);
 	}
+	active = kvm->gpcs.nr_active;
+	spin_unlock(&kvm->mn_invalidate_lock);
 
+	/* A cache that is activated from here on sees the record. */
+	if (!active || start >= end)
+		return;
+
+	idx = srcu_read_lock(&kvm->srcu);
 	kvm_for_each_memslot_in_gfn_range(&iter, kvm_memslots(kvm), start, end) {
 		slot = iter.slot;
 		first = max(start, slot->base_gfn);
 		last = min(end, slot->base_gfn + slot->npages) - 1;
-		if (kvm->gpcs.nr_active && first <= last)
-			gpc_invalidate(kvm, __gfn_to_hva_memslot(slot, first),
-				       __gfn_to_hva_memslot(slot, last) + PAGE_SIZE - 1);
-	}
+		if (first > last)
+			continue;
 
-	spin_unlock(&kvm->mn_invalidate_lock);
+		spin_lock(&kvm->mn_invalidate_lock);
+		gpc_invalidate(kvm, __gfn_to_hva_memslot(slot, first),
+			       __gfn_to_hva_memslot(slot, last) + PAGE_SIZE - 1);
+		spin_unlock(&kvm->mn_invalidate_lock);
+	}
 	srcu_read_unlock(&kvm->srcu, idx);
 }
 
@@ -301,6 +325,8 @@ void kvm_gpc_invalidate_gfns_start(struct kvm *kvm, struct kvm_gpc_gfn_invalidat
  */
 void kvm_gpc_invalidate_gfns_end(struct kvm *kvm, struct kvm_gpc_gfn_invalidation *inv)
 {
+	rwlock_release(&gpc_invalidation_map, _RET_IP_);
+
 	spin_lock(&kvm->mn_invalidate_lock);
 	if (!--inv->nr) {
 		list_del(&inv->link);
@@ -550,6 +576,13 @@ static int gpc_bind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b,
 	}
 
 	same = gpc_is_open(gpc) && gpc_same_pages(gpc, b);
+	/* Somebody else has done it, while this one waited for refresh_lock. */
+	if (same && gpc->gpa == b->gpa && gpc->uhva == b->uhva && gpc->len == b->len &&
+	    gpc->generation == b->generation) {
+		ret = 0;
+		goto unlock;
+	}
+
 	gpc_close(gpc);
 
 	gpc_tree_insert(gpc, b);
@@ -621,6 +654,9 @@ static int gpc_lookup_begin(struct gfn_to_pfn_cache *gpc, u64 *waited)
 	u64 since;
 	int ret;
 
+	lock_map_acquire(&gpc_invalidation_map);
+	lock_map_release(&gpc_invalidation_map);
+
 	if (likely(!gpc_must_wait(gpc, &ret)))
 		return ret;
 
@@ -667,20 +703,35 @@ static int gpc_lookup_pfns(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map
 	return 0;
 }
 
-static bool gpc_same_pfns(struct kvm_gpc_map *a, struct kvm_gpc_map *b)
+/*
+ * Does the old mapping serve again?  It does when only the page tables had changed; but
+ * an address in the direct map is asked for anew, it costs nothing.
+ */
+static bool gpc_map_serves(struct kvm_gpc_map *old, struct kvm_gpc_map *new)
 {
-	return a->nr_pages == b->nr_pages &&
-	       !memcmp(a->pfns, b->pfns, a->nr_pages * sizeof(a->pfns[0]));
+	return (old->type == KVM_GPC_MAP_VMAP || old->type == KVM_GPC_MAP_MEMREMAP) &&
+	       old->nr_pages == new->nr_pages &&
+	       !memcmp(old->pfns, new->pfns, new->nr_pages * sizeof(new->pfns[0]));
 }
 
 static bool gpc_publish(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
 {
 	struct kvm *kvm = gpc->kvm;
 	bool published;
+	unsigned int i;
 
 	spin_lock(&kvm->mn_invalidate_lock);
 	published = !gpc->missed;
 	if (published) {
+		/*
+		 * The pages will be written behind the back of the page tables, whose
+		 * entries may be writable and yet clean: say now that the pages are
+		 * dirty, or reclaim drops what is written.  Here, because nobody has
+		 * cleaned them since the lookup: that takes an invalidation.
+		 */
+		for (i = 0; i < map->nr_pages; i++)
+			kvm_set_pfn_dirty(map->pfns[i]);
+
 		gpc->map = *map;
 		gpc->khva = map->base + offset_in_page(gpc->uhva);
 		kvm->stat.generic.gpc_refreshes++;
@@ -708,8 +759,7 @@ static int gpc_lookup(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
 	if (ret)
 		return ret;
 
-	/* The old mapping serves again when only the page tables had changed. */
-	if (map->type == KVM_GPC_MAP_NONE || !gpc_same_pfns(&new, map)) {
+	if (!gpc_map_serves(map, &new)) {
 		kvm_gpc_unmap(map);
 		ret = kvm_gpc_map(&new);
 		*map = new;
@@ -718,17 +768,9 @@ static int gpc_lookup(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
 	if (!ret)
 		ret = gpc_publish(gpc, map) ? 0 : -EAGAIN;
 
-	/*
-	 * From here on invalidation alone keeps the pages.  They will be written
-	 * behind the back of the page tables, whose entry may be writable and yet
-	 * clean: say now that they are dirty, or reclaim drops what is written.
-	 */
-	for (i = 0; i < new.nr_pages; i++) {
-		if (ret)
-			kvm_release_pfn_clean(new.pfns[i]);
-		else
-			kvm_release_pfn_dirty(new.pfns[i]);
-	}
+	/* From here on invalidation alone keeps the pages. */
+	for (i = 0; i < new.nr_pages; i++)
+		kvm_release_pfn_clean(new.pfns[i]);
 	return ret;
 }
 
@@ -802,7 +844,9 @@ static int gpc_refresh(struct gfn_to_pfn_cache *gpc, unsigned long len)
 	if (mutex_lock_killable(&gpc->refresh_lock))
 		return -EINTR;
 
-	if (READ_ONCE(gpc->active) && len <= gpc->len)
+	if (fatal_signal_pending(current))
+		ret = -EINTR;
+	else if (READ_ONCE(gpc->active) && len <= gpc->len)
 		ret = __gpc_refresh(gpc, gpc->gpa, gpc->uhva, gpc->len);
 	else
 		ret = -EINVAL;
@@ -898,7 +942,7 @@ void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 	unsigned int i, nr_pages;
 
 	if (gpc->gpa != INVALID_GPA) {
-		nr_pages = gpc_nr_pages(gpc->gpa, len);
+		nr_pages = min(gpc_nr_pages(gpc->gpa, len), gpc->nr_pages);
 		for (i = 0; i < nr_pages; i++)
 			mark_page_dirty_in_slot(gpc->kvm, gpc->pages[i].memslot,
 						gpa_to_gfn(gpc->gpa) + i);
@@ -980,8 +1024,8 @@ static int gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long u
  *
  * Context: may sleep; &kvm.srcu held; takes &gfn_to_pfn_cache.refresh_lock.
  *
- * Return: 0, or an error as of kvm_gpc_lock().  With -EINVAL the cache is as it was
- * before, and with -EINTR it may be.
+ * Return: 0, or an error as of kvm_gpc_lock().  With -EINVAL because of @gpa or @len the
+ * cache is as it was before.
  */
 int kvm_gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)
 {
@@ -1038,7 +1082,8 @@ int kvm_gpc_activate_hva(struct gfn_to_pfn_cache *gpc, unsigned long uhva,
  * @gpc: cache, active or not
  *
  * Spins until uses have ended, but does not wait for a refresh: that fails with
- * -EINVAL when it comes to it.
+ * -EINVAL when it comes to it.  Before the cache is freed its user has to see to it that
+ * none is under way, nor begins.
  *
  * Context: may sleep.
  */

@@ -95,9 +95,10 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 
 	pv_tlb_flush = guest_pv_has(vcpu, KVM_FEATURE_PV_TLB_FLUSH);
 
+	/* When it cannot be had the guest may still take the vCPU for preempted. */
 	st = kvm_gpc_lock(gpc, sizeof(*st));
 	if (IS_ERR(st))
-		return false;
+		return pv_tlb_flush && vcpu->arch.st.preempted;
 
 	if (pv_tlb_flush)
 		preempted = xchg(&st->preempted, 0);
@@ -137,7 +138,6 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
  */
 void kvm_steal_time_set_preempted(struct kvm_vcpu *vcpu)
 {
-	struct gfn_to_pfn_cache *gpc = &vcpu->arch.st.cache;
 	struct kvm_steal_time *st;
 
 	if (!vcpu->arch.at_instruction_boundary) {
@@ -149,12 +149,11 @@ void kvm_steal_time_set_preempted(struct kvm_vcpu *vcpu)
 	if (!(vcpu->arch.st.msr_val & KVM_MSR_ENABLED) || vcpu->arch.st.preempted)
 		return;
 
-	st = kvm_gpc_trylock(gpc, sizeof(*st));
-	if (IS_ERR(st))
+	CLASS(kvm_gpc_try, use)(&vcpu->arch.st.cache, sizeof(*st));
+	if (IS_ERR(use.khva))
 		return;
 
+	st = use.khva;
 	WRITE_ONCE(st->preempted, KVM_VCPU_PREEMPTED);
 	vcpu->arch.st.preempted = KVM_VCPU_PREEMPTED;
-
-	kvm_gpc_unlock(gpc, sizeof(*st));
 }

@@ -30,17 +30,15 @@ static_assert(RUNSTATE_TIMES_64 + RUNSTATE_TIMES_SIZE == sizeof(struct vcpu_runs
 static_assert(offsetof(struct kvm_vcpu_xen, runstate_times) ==
 	      offsetof(struct kvm_vcpu_xen, runstate_entry_time) + sizeof(u64));
 
-/* Where in the record the times begin; where they end is where the record does. */
+/*
+ * Where in the record the times begin; where they end is where the record does.  The
+ * mode may change at any time: an update asks once, and goes by that.
+ */
 static size_t runstate_times_offset(struct kvm_vcpu *vcpu)
 {
-	if (IS_ENABLED(CONFIG_64BIT) && vcpu->kvm->arch.xen.long_mode)
+	if (IS_ENABLED(CONFIG_64BIT) && READ_ONCE(vcpu->kvm->arch.xen.long_mode))
 		return RUNSTATE_TIMES_64;
 	return RUNSTATE_TIMES_32;
-}
-
-static size_t runstate_size(struct kvm_vcpu *vcpu)
-{
-	return runstate_times_offset(vcpu) + RUNSTATE_TIMES_SIZE;
 }
 
 /*
@@ -49,10 +47,10 @@ static size_t runstate_size(struct kvm_vcpu *vcpu)
  * cleared last in the one byte that it is in: the other bytes of that word may lie
  * in another cache line, or page.  The padding is left as it is.
  */
-static void runstate_write(struct kvm_vcpu *vcpu, void *record)
+static void runstate_write(struct kvm_vcpu *vcpu, void *record, size_t times_offset)
 {
 	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
-	void *times = record + runstate_times_offset(vcpu);
+	void *times = record + times_offset;
 	u8 *last_byte = times + sizeof(u64) - 1;
 	u64 entry_time = vx->runstate_entry_time;
 
@@ -73,28 +71,33 @@ static void runstate_write(struct kvm_vcpu *vcpu, void *record)
 }
 
 /*
- * The record of a guest that has switched to 64-bit mode is 4 bytes longer than what
- * its address was registered for, and may only now extend into the next page.
+ * The length to bind an address with.  A guest that switches to 64-bit mode has a
+ * record that is 4 bytes longer, which may only then extend into the next page: leave
+ * room for it where that takes no second page.
  */
-static void runstate_resize(struct kvm_vcpu *vcpu)
+static size_t runstate_len(gpa_t gpa, size_t times_offset)
 {
-	struct gfn_to_pfn_cache *gpc = &vcpu->arch.xen.runstate_cache;
+	size_t len = RUNSTATE_TIMES_64 + RUNSTATE_TIMES_SIZE;
 
-	if (gpc->len != runstate_size(vcpu))
-		kvm_gpc_activate_span(gpc, gpc->gpa, runstate_size(vcpu));
+	if (offset_in_page(gpa) + len <= PAGE_SIZE)
+		return len;
+	return times_offset + RUNSTATE_TIMES_SIZE;
 }
 
 static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 {
 	struct gfn_to_pfn_cache *gpc = &vcpu->arch.xen.runstate_cache;
-	size_t size = runstate_size(vcpu);
+	size_t times_offset = runstate_times_offset(vcpu);
+	size_t size = times_offset + RUNSTATE_TIMES_SIZE;
 	void *record;
 
 	if (!gpc->active)
 		return;
 
 	if (may_sleep) {
-		runstate_resize(vcpu);
+		if (gpc->len != runstate_len(gpc->gpa, times_offset))
+			kvm_gpc_activate_span(gpc, gpc->gpa,
+					      runstate_len(gpc->gpa, times_offset));
 		record = kvm_gpc_lock(gpc, size);
 	} else {
 		record = kvm_gpc_trylock(gpc, size);
@@ -102,7 +105,7 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 	if (IS_ERR(record))
 		return;
 
-	runstate_write(vcpu, record);
+	runstate_write(vcpu, record, times_offset);
 	kvm_gpc_unlock(gpc, size);
 }
 
@@ -168,7 +171,8 @@ static int runstate_set_addr(struct kvm_vcpu *vcpu, gpa_t gpa)
 	int r = 0;
 
 	if (gpa != KVM_XEN_INVALID_GPA)
-		r = kvm_gpc_activate_span(gpc, gpa, runstate_size(vcpu));
+		r = kvm_gpc_activate_span(gpc, gpa,
+					  runstate_len(gpa, runstate_times_offset(vcpu)));
 
 	if (gpa == KVM_XEN_INVALID_GPA || r)
 		kvm_gpc_deactivate(gpc);

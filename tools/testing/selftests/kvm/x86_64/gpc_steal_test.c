@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Steal time and the preempted flag: KVM keeps the record that the guest has
+ * registered, wherever the memory behind it goes, and answers requests for a TLB
+ * flush that others leave in it.
+ */
+#include <pthread.h>
+#include <sys/wait.h>
+
+#include "gpc.h"
+
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT	21
+#endif
+
+/* Documentation/virt/kvm/x86/msr.rst: 64 bytes, aligned to 64. */
+#define RECORD_SIZE	sizeof(struct kvm_steal_time)
+#define RECORD_OFFSET	(PAGE_SIZE + 1024)
+#define RECORD		(GPC_GPA + RECORD_OFFSET)
+
+FIXTURE(gpc_steal)
+{
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(gpc_steal)
+{
+	self->vcpu = gpc_create(_metadata);
+}
+
+FIXTURE_TEARDOWN(gpc_steal)
+{
+	gpc_free(self->vcpu);
+}
+
+#define STEAL_TEST(test) KVM_ONE_VCPU_TEST(gpc_steal, test, gpc_guest)
+
+static void run(struct kvm_vcpu *vcpu)
+{
+	gpc_run(vcpu, (struct gpc_step) { });
+}
+
+static void record_on(struct kvm_vcpu *vcpu)
+{
+	gpc_wrmsr(vcpu, MSR_KVM_STEAL_TIME, RECORD | KVM_MSR_ENABLED);
+}
+
+static struct kvm_steal_time *record_in(void *mem)
+{
+	return mem + RECORD_OFFSET;
+}
+
+/* A slot whose record KVM keeps, and which holds zeros else. */
+static void *record_on_anon(struct kvm_vcpu *vcpu)
+{
+	void *mem = gpc_mmap_anon(NULL);
+
+	memset(mem, 0, GPC_SIZE);
+	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
+	record_on(vcpu);
+	run(vcpu);
+	return mem;
+}
+
+/* What the scheduler has counted for this thread, in ns: what KVM goes by. */
+static uint64_t run_delay(void)
+{
+	uint64_t ns;
+	FILE *f = fopen("/proc/thread-self/schedstat", "r");
+
+	TEST_ASSERT(f && fscanf(f, "%*u %lu", &ns) == 1, "Cannot read schedstat");
+	fclose(f);
+	return ns;
+}
+
+/* KVM has written the record in this run: its time is that of the scheduler. */
+static void assert_served(struct kvm_vcpu *vcpu, struct kvm_steal_time *st)
+{
+	uint64_t before, after, steal;
+	uint32_t version;
+
+	run(vcpu);
+	version = st->version;
+	steal = st->steal;
+	before = run_delay();
+	run(vcpu);
+	after = run_delay();
+
+	TEST_ASSERT(!(st->version & 1) && st->version == version + 2,
+		    "Version %u after %u", st->version, version);
+	TEST_ASSERT(st->steal >= steal && st->steal - steal <= after,
+		    "Stolen %lu after %lu, in all %lu", st->steal, steal, after);
+	TEST_ASSERT(st->steal - steal >= 0 && before <= after, "Time goes back");
+	TEST_ASSERT_EQ(st->preempted, 0);
+	TEST_ASSERT_EQ(st->flags, 0);
+}
+
+/* The scheduler's time between two updates is in the record, to the nanosecond. */
+STEAL_TEST(counts_what_the_scheduler_counts)
+{
+	struct kvm_steal_time *st = record_in(record_on_anon(vcpu));
+	uint64_t steal, low, high, delay;
+	cpu_set_t set;
+	pid_t pid;
+	int i;
+
+	/* A child on the same CPU, so that there is something to wait for. */
+	pid = fork();
+	if (!pid) {
+		for (;;)
+			asm volatile("");
+	}
+
+	CPU_ZERO(&set);
+	CPU_SET(sched_getcpu(), &set);
+	TEST_ASSERT(!sched_setaffinity(pid, sizeof(set), &set), "Cannot pin the child");
+
+	for (i = 0; i < 20; i++) {
+		low = run_delay();
+		run(vcpu);
+		high = run_delay();
+		steal = st->steal;
+
+		/* Lose the CPU for sure. */
+		for (delay = run_delay(); run_delay() == delay;)
+			sched_yield();
+
+		delay = run_delay();
+		run(vcpu);
+		TEST_ASSERT(st->steal - steal >= delay - high && st->steal - steal <= run_delay() - low,
+			    "Stolen %lu, scheduler %lu to %lu", st->steal - steal,
+			    delay - high, run_delay() - low);
+	}
+
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+STEAL_TEST(writes_its_record_and_nothing_else)
+{
+	void *mem = record_on_anon(vcpu);
+	struct kvm_steal_time *st = record_in(mem);
+
+	memset(mem, GPC_POISON, GPC_SIZE);
+	run(vcpu);
+
+	TEST_ASSERT(!(st->version & 1) && st->version != 0xa5a5a5a5, "Version %x", st->version);
+	TEST_ASSERT(st->steal - 0xa5a5a5a5a5a5a5a5 <= run_delay(), "Stolen %lx", st->steal);
+	TEST_ASSERT_EQ(st->preempted, 0);
+	GPC_ASSERT_POISON(mem, RECORD_OFFSET);
+	GPC_ASSERT_POISON(&st->flags, sizeof(st->flags));
+	GPC_ASSERT_POISON(&st->preempted + 1, RECORD_SIZE - offsetof(struct kvm_steal_time, preempted) - 1);
+	GPC_ASSERT_POISON(st + 1, GPC_SIZE - RECORD_OFFSET - RECORD_SIZE);
+}
+
+STEAL_TEST(follows_the_memory_behind_it)
+{
+	void *mem = record_on_anon(vcpu), *away;
+	struct kvm_steal_time *st = record_in(mem);
+	void *page = mem + PAGE_SIZE;
+
+	/* The page is given back: the record starts anew. */
+	TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_DONTNEED), "MADV_DONTNEED");
+	assert_served(vcpu, st);
+
+	/* The page goes elsewhere, poisoned, and another takes its place. */
+	away = mremap(page, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		      gpc_mmap_anon(NULL));
+	TEST_ASSERT(away != MAP_FAILED, __KVM_SYSCALL_ERROR("mremap()", -1));
+	memset(away, GPC_POISON, PAGE_SIZE);
+	memset(gpc_mmap(page, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 0, PAGE_SIZE);
+	assert_served(vcpu, st);
+	GPC_ASSERT_POISON(away, PAGE_SIZE);
+
+	/* Not to be written for a while. */
+	TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ), "mprotect");
+	away = memcpy(gpc_mmap_anon(NULL), page, PAGE_SIZE);
+	run(vcpu);
+	TEST_ASSERT(!memcmp(away, page, PAGE_SIZE), "Written to a read-only page");
+	TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ | PROT_WRITE), "mprotect");
+	assert_served(vcpu, st);
+}
+
+/* What keeps the memory's contents keeps the time, too. */
+STEAL_TEST(never_goes_back)
+{
+	void *mem = record_on_anon(vcpu);
+	struct kvm_steal_time *st = record_in(mem);
+	void *page = mem + PAGE_SIZE;
+	uint64_t steal = 0;
+	pid_t pid;
+	int i;
+
+	for (i = 0; i < 50; i++) {
+		switch (i % 5) {
+		case 0:
+			TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ), "mprotect");
+			TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ | PROT_WRITE), "mprotect");
+			break;
+		case 1:
+			pid = fork();
+			if (!pid)
+				_exit(0);
+			waitpid(pid, NULL, 0);
+			break;
+		case 2:
+			(void)madvise(page, PAGE_SIZE, MADV_PAGEOUT);
+			break;
+		case 3:
+			gpc_slot_delete(vcpu->vm);
+			gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
+			break;
+		case 4:
+			/* As a VMM does that moves memory: stop, copy, go on there. */
+			gpc_slot_delete(vcpu->vm);
+			mem = memcpy(gpc_mmap_anon(NULL), mem, GPC_SIZE);
+			gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
+			page = mem + PAGE_SIZE;
+			st = record_in(mem);
+			break;
+		}
+		assert_served(vcpu, st);
+		TEST_ASSERT(st->steal >= steal, "Stolen %lu after %lu", st->steal, steal);
+		steal = st->steal;
+	}
+}
+
+/* MSRs may be restored before memory is. */
+STEAL_TEST(is_restored_in_any_order)
+{
+	struct kvm_vcpu *other;
+	struct kvm_vm *vm = vm_create_with_one_vcpu(&other, gpc_guest);
+	void *mem = record_on_anon(vcpu);
+	uint64_t steal = 1000 * NSEC_PER_SEC;
+
+	record_in(mem)->steal = steal;
+	assert_served(vcpu, record_in(mem));
+	steal = record_in(mem)->steal;
+
+	virt_map(vm, GPC_GPA, GPC_GPA, GPC_PAGES);
+	vcpu_set_msr(other, MSR_KVM_STEAL_TIME, vcpu_get_msr(vcpu, MSR_KVM_STEAL_TIME));
+	run(other);
+	mem = memcpy(gpc_mmap_anon(NULL), mem, GPC_SIZE);
+	gpc_slot(vm, 0, GPC_GPA, GPC_SIZE, mem);
+	assert_served(other, record_in(mem));
+	TEST_ASSERT(record_in(mem)->steal >= steal, "Stolen %lu after %lu",
+		    record_in(mem)->steal, steal);
+	TEST_ASSERT_EQ(vcpu_get_msr(other, MSR_KVM_STEAL_TIME), RECORD | KVM_MSR_ENABLED);
+	kvm_vm_free(vm);
+}
+
+STEAL_TEST(stops_when_turned_off)
+{
+	void *mem = record_on_anon(vcpu);
+
+	gpc_wrmsr(vcpu, MSR_KVM_STEAL_TIME, 0);
+	memset(mem, GPC_POISON, GPC_SIZE);
+	run(vcpu);
+	GPC_ASSERT_POISON(mem, GPC_SIZE);
+
+	record_on(vcpu);
+	memset(mem, 0, GPC_SIZE);
+	assert_served(vcpu, record_in(mem));
+}
+
+STEAL_TEST(waits_for_its_memory)
+{
+	void *mem = gpc_mmap_anon(NULL);
+
+	record_on(vcpu);
+	run(vcpu);
+	GPC_ASSERT_POISON(mem, GPC_SIZE);
+
+	gpc_slot(vcpu->vm, KVM_MEM_READONLY, GPC_GPA, GPC_SIZE, mem);
+	run(vcpu);
+	GPC_ASSERT_POISON(mem, GPC_SIZE);
+
+	gpc_slot_delete(vcpu->vm);
+	memset(mem, 0, GPC_SIZE);
+	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
+	assert_served(vcpu, record_in(mem));
+}
+
+STEAL_TEST(refuses_reserved_bits)
+{
+	gpc_run(vcpu, (struct gpc_step) {
+		.msr = MSR_KVM_STEAL_TIME, .val = RECORD | KVM_MSR_ENABLED | 2,
+	});
+	TEST_ASSERT_EQ(gpc_step.vector, GP_VECTOR);
+}
+
+STEAL_TEST(marks_its_page_dirty_and_no_other)
+{
+	unsigned long dirty = 0;
+	void *mem = record_on_anon(vcpu);
+
+	gpc_slot(vcpu->vm, KVM_MEM_LOG_DIRTY_PAGES, GPC_GPA, GPC_SIZE, mem);
+	run(vcpu);
+	kvm_vm_get_dirty_log(vcpu->vm, GPC_SLOT, &dirty);
+	TEST_ASSERT_EQ(dirty, 1ul << (RECORD_OFFSET / PAGE_SIZE));
+
+	gpc_wrmsr(vcpu, MSR_KVM_STEAL_TIME, 0);
+	kvm_vm_get_dirty_log(vcpu->vm, GPC_SLOT, &dirty);
+	run(vcpu);
+	kvm_vm_get_dirty_log(vcpu->vm, GPC_SLOT, &dirty);
+	TEST_ASSERT_EQ(dirty, 0);
+}
+
+/*
+ * The flag
+ */
+
+static uint64_t vcpu_stat(struct kvm_vcpu *vcpu, const char *name)
+{
+	struct kvm_stats_header header;
+	struct kvm_stats_desc *descs, *desc;
+	uint64_t value = 0;
+	bool found = false;
+	int fd = vcpu_get_stats_fd(vcpu), i;
+
+	read_stats_header(fd, &header);
+	descs = read_stats_descriptors(fd, &header);
+	for (i = 0; i < header.num_desc && !found; i++) {
+		desc = get_stats_descriptor(descs, i, &header);
+		found = !strcmp(desc->name, name);
+		if (found)
+			read_stat_data(fd, &header, desc, &value, 1);
+	}
+	TEST_ASSERT(found, "No vCPU statistic %s", name);
+	free(descs);
+	close(fd);
+	return value;
+}
+
+/* TLB flushes of a run that finds @preempted in the flag. */
+static uint64_t flushes(struct kvm_vcpu *vcpu, struct kvm_steal_time *st, uint8_t preempted)
+{
+	uint64_t before = vcpu_stat(vcpu, "tlb_flush");
+
+	WRITE_ONCE(st->preempted, preempted);
+	run(vcpu);
+	TEST_ASSERT_EQ(READ_ONCE(st->preempted), 0);
+	return vcpu_stat(vcpu, "tlb_flush") - before;
+}
+
+/* As another vCPU asks that finds this one preempted. */
+STEAL_TEST(flushes_the_tlb_when_asked_to)
+{
+	struct kvm_steal_time *st = record_in(record_on_anon(vcpu));
+	uint64_t without;
+
+	GPC_REQUIRE(kvm_cpu_has(X86_FEATURE_KVM_PV_TLB_FLUSH), "no PV TLB flush");
+
+	without = flushes(vcpu, st, KVM_VCPU_PREEMPTED);
+	TEST_ASSERT_EQ(flushes(vcpu, st, KVM_VCPU_PREEMPTED | KVM_VCPU_FLUSH_TLB), without + 1);
+	TEST_ASSERT_EQ(flushes(vcpu, st, KVM_VCPU_PREEMPTED), without);
+}
+
+/* Only for guests that have the feature. */
+STEAL_TEST(takes_no_flush_request_without_the_feature)
+{
+	struct kvm_steal_time *st;
+	uint64_t without;
+
+	vcpu_clear_cpuid_feature(vcpu, X86_FEATURE_KVM_PV_TLB_FLUSH);
+	vcpu_enable_cap(vcpu, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1);
+	st = record_in(record_on_anon(vcpu));
+
+	without = flushes(vcpu, st, KVM_VCPU_PREEMPTED);
+	TEST_ASSERT_EQ(flushes(vcpu, st, KVM_VCPU_PREEMPTED | KVM_VCPU_FLUSH_TLB), without);
+}
+
+static void spinning_guest(void)
+{
+	for (;;)
+		asm volatile("sti");
+}
+
+static void *spin(void *data)
+{
+	struct kvm_vcpu *vcpu = data;
+
+	while (!READ_ONCE(vcpu->run->immediate_exit))
+		__vcpu_run(vcpu);
+	return NULL;
+}
+
+/*
+ * The first vCPU's thread shares its CPU with a loop, so that it is preempted in the
+ * guest sooner or later.  The second vCPU looks at the first one's record until then.
+ */
+STEAL_TEST(shows_others_that_it_is_preempted)
+{
+	struct kvm_vcpu *spinner = vm_vcpu_add(vcpu->vm, 1, spinning_guest);
+	void *mem = gpc_mmap_anon(NULL);
+	uint8_t preempted = 0;
+	pthread_t thread;
+	uint64_t runs;
+
+	memset(mem, 0, GPC_SIZE);
+	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
+	vcpu_set_msr(spinner, MSR_KVM_STEAL_TIME, RECORD | KVM_MSR_ENABLED);
+
+	/* Pinned to this CPU, too: while this thread runs, that one does not. */
+	pthread_create(&thread, NULL, spin, spinner);
+	for (runs = 0; !preempted; runs++) {
+		TEST_ASSERT(runs < 1000000, "Never preempted");
+		sched_yield();
+		gpc_run(vcpu, (struct gpc_step) {
+			.peek = RECORD + offsetof(struct kvm_steal_time, preempted) / 8 * 8,
+		});
+		preempted = gpc_step.word >> 8 * (offsetof(struct kvm_steal_time, preempted) % 8);
+	}
+	TEST_ASSERT_EQ(preempted, KVM_VCPU_PREEMPTED);
+
+	/* And is over when that one runs again. */
+	WRITE_ONCE(spinner->run->immediate_exit, 1);
+	pthread_kill(thread, SIGUSR1);
+	pthread_join(thread, NULL);
+}
+
+static void ignore(int sig)
+{
+}
+
+int main(int argc, char *argv[])
+{
+	TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_KVM_STEAL_TIME));
+
+	signal(SIGUSR1, ignore);
+	return test_harness_run(argc, argv);
+}
