@@ -21,14 +21,16 @@
 #include <linux/cleanup.h>
 #include <linux/compiler.h>
 #include <linux/err.h>
-#include <linux/interval_tree.h>
 #include <linux/kvm_types.h>
 #include <linux/list.h>
 #include <linux/lockdep_types.h>
 #include <linux/mutex.h>
+#include <linux/rbtree_types.h>
 #include <linux/wait.h>
 
 struct kvm;
+struct mmu_notifier_range;
+struct page;
 
 /* A structure may cross the end of a page, but none is larger than one. */
 #define KVM_GPC_MAX_PAGES	2
@@ -44,12 +46,15 @@ enum kvm_gpc_map_type {
 /**
  * struct kvm_gpc_map - page frames at one contiguous kernel address
  * @pfns: page frames, in the order of their addresses
+ * @pages: their struct pages where these are reference-counted, else %NULL; good only
+ *	   for as long as the references are held
  * @nr_pages: how many
  * @type: how they are mapped
  * @base: kernel address of the first one
  */
 struct kvm_gpc_map {
 	kvm_pfn_t pfns[KVM_GPC_MAX_PAGES];
+	struct page *pages[KVM_GPC_MAX_PAGES];
 	u8 nr_pages;
 	u8 type;
 	void *base;
@@ -57,14 +62,18 @@ struct kvm_gpc_map {
 
 /**
  * struct kvm_gpc_page - a user page that a cache depends on
+ * @rb: in &kvm_gpcs.tree
+ * @uhva: user virtual address
+ * @subtree_last: for the tree
  * @gpc: the cache
  * @memslot: that the page lies in, %NULL when the cache is bound to a user address
- * @node: the page's user addresses, in &kvm_gpcs.tree
  */
 struct kvm_gpc_page {
+	struct rb_node rb;
+	unsigned long uhva;
+	unsigned long subtree_last;
 	struct gfn_to_pfn_cache *gpc;
 	struct kvm_memory_slot *memslot;
-	struct interval_tree_node node;
 };
 
 /**
@@ -126,12 +135,26 @@ struct kvm_gpc_gfn_invalidation {
 };
 
 /**
+ * struct kvm_gpc_invalidation - an invalidation in progress, by user address
+ * @range: that start was called with and end will be, alive in between
+ * @waiter: somebody waits for the end
+ */
+struct kvm_gpc_invalidation {
+	const struct mmu_notifier_range *range;
+	bool waiter;
+};
+
+/* Invalidations at a time for which a record is there without an allocation. */
+#define KVM_GPC_NR_INVALIDATIONS	4
+
+/**
  * struct kvm_gpcs - what a VM keeps for its caches
  * @tree: interval tree of the user pages of active caches
  * @invalidations: records of the invalidations in progress, by user address
- * @spare: records that are not in use
+ * @nr_recorded: how many
+ * @max_recorded: how many there is room for
+ * @first_invalidations: where they are as long as it suffices
  * @gfn_invalidations: the same by gfn, owned by whoever makes the change
- * @nr_recorded: length of @invalidations
  * @nr_active: active caches
  * @drain_waiter: somebody waits for the invalidations without a record
  * @closed: the MMU notifier goes or has gone, no lookup may begin; never cleared
@@ -141,10 +164,11 @@ struct kvm_gpc_gfn_invalidation {
  */
 struct kvm_gpcs {
 	struct rb_root_cached tree;
-	struct list_head invalidations;
-	struct list_head spare;
-	struct list_head gfn_invalidations;
+	struct kvm_gpc_invalidation *invalidations;
 	unsigned long nr_recorded;
+	unsigned long max_recorded;
+	struct kvm_gpc_invalidation first_invalidations[KVM_GPC_NR_INVALIDATIONS];
+	struct list_head gfn_invalidations;
 	unsigned long nr_active;
 	bool drain_waiter;
 	bool closed;

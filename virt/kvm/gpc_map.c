@@ -17,39 +17,22 @@
 #define kvm_arch_pfn_is_ram(pfn) false
 #endif
 
-/*
- * Is this RAM that the kernel manages?  Not if it has no struct page, nor, perhaps, if
- * it is reserved: it may then lie in a hole of the memory map.
- */
-static bool gpc_is_managed(kvm_pfn_t pfn)
-{
-	struct page *page;
-
-	if (!pfn_valid(pfn))
-		return false;
-
-	page = pfn_to_page(pfn);
-	return !PageReserved(page) || is_zone_device_page(page);
-}
-
+/* RAM that the kernel manages: its pages have references, and most an address. */
 static void *gpc_map_managed(struct kvm_gpc_map *map, bool contiguous)
 {
-	struct page *pages[KVM_GPC_MAX_PAGES];
 	bool lowmem = true;
 	unsigned int i;
 
-	for (i = 0; i < map->nr_pages; i++) {
-		pages[i] = pfn_to_page(map->pfns[i]);
-		lowmem &= !PageHighMem(pages[i]);
-	}
+	for (i = 0; i < map->nr_pages; i++)
+		lowmem &= !PageHighMem(map->pages[i]);
 
 	if (lowmem && contiguous) {
 		map->type = KVM_GPC_MAP_DIRECT;
-		return page_address(pages[0]);
+		return page_address(map->pages[0]);
 	}
 
 	map->type = KVM_GPC_MAP_VMAP;
-	return vmap(pages, map->nr_pages, VM_MAP, PAGE_KERNEL);
+	return vmap(map->pages, map->nr_pages, VM_MAP, PAGE_KERNEL);
 }
 
 #ifdef CONFIG_HAS_IOMEM
@@ -92,7 +75,7 @@ static void *gpc_map_unmanaged(struct kvm_gpc_map *map)
 
 /**
  * kvm_gpc_map - give page frames a kernel address
- * @map: @map->pfns and @map->nr_pages; the rest is set
+ * @map: @map->pfns, @map->pages and @map->nr_pages; the rest is set
  *
  * What is no RAM must be contiguous: its memory type is known to memremap() only.  And
  * of two pages that are not contiguous either both or none must have a struct page:
@@ -108,7 +91,7 @@ noinline int kvm_gpc_map(struct kvm_gpc_map *map)
 	unsigned int i;
 
 	for (i = 0; i < map->nr_pages; i++) {
-		managed &= gpc_is_managed(map->pfns[i]);
+		managed &= !!map->pages[i];
 		contiguous &= map->pfns[i] == map->pfns[0] + i;
 	}
 

@@ -5,7 +5,8 @@
  * change.
  */
 #include <linux/error-injection.h>
-#include <linux/interval_tree.h>
+#include <linux/highmem.h>
+#include <linux/interval_tree_generic.h>
 #include <linux/kvm_host.h>
 #include <linux/lockdep.h>
 #include <linux/mmu_notifier.h>
@@ -105,25 +106,13 @@
  * Lock order: kvm->srcu or kvm->slots_lock, gpc->refresh_lock, mm locks,
  * kvm->mn_invalidate_lock, a use of a cache.
  */
-struct gpc_invalidation {
-	struct list_head link;
-	const struct mmu_notifier_range *range;	/* start and end get the same one */
-	unsigned long start;
-	unsigned long last;
-	bool waiter;
-};
+#define GPC_CLOSED	INT_MIN	/* @users of a closed cache; uses that still go on add to it */
 
-/* &gfn_to_pfn_cache.users of a closed cache; uses that still go on add to it */
-#define GPC_CLOSED	INT_MIN
+#define GPC_PAGE_START(page)	((page)->uhva)
+#define GPC_PAGE_LAST(page)	((page)->uhva + PAGE_SIZE - 1)
 
-#ifdef CONFIG_LOCKDEP
-/*
- * Invalidations, from start to end, for lockdep: whoever waits for one, as every refresh
- * may, must hold nothing that one takes.
- */
-static struct lockdep_map gpc_invalidation_map =
-	STATIC_LOCKDEP_MAP_INIT("kvm_gpc_invalidation", &gpc_invalidation_map);
-#endif
+INTERVAL_TREE_DEFINE(struct kvm_gpc_page, rb, unsigned long, subtree_last,
+		     GPC_PAGE_START, GPC_PAGE_LAST, static, gpc_tree)
 
 /* --- Open and closed ------------------------------------------------------ */
 
@@ -154,38 +143,37 @@ static void gpc_close(struct gfn_to_pfn_cache *gpc)
 
 /* --- The notifier's side -------------------------------------------------- */
 
-static noinline struct gpc_invalidation *gpc_record_alloc(void)
+/* Room for twice as many records.  Can neither sleep nor is it a disaster if it fails. */
+static noinline int gpc_records_grow(struct kvm_gpcs *gpcs)
 {
-	return kmalloc(sizeof(struct gpc_invalidation), GFP_NOWAIT | __GFP_NOMEMALLOC);
+	struct kvm_gpc_invalidation *new;
+
+	new = kmalloc_array(2 * gpcs->max_recorded, sizeof(*new),
+			    GFP_NOWAIT | __GFP_NOMEMALLOC);
+	if (!new)
+		return -ENOMEM;
+
+	memcpy(new, gpcs->invalidations, gpcs->nr_recorded * sizeof(*new));
+	if (gpcs->invalidations != gpcs->first_invalidations)
+		kfree(gpcs->invalidations);
+	gpcs->invalidations = new;
+	gpcs->max_recorded *= 2;
+	return 0;
 }
-ALLOW_ERROR_INJECTION(gpc_record_alloc, NULL);
-
-static struct gpc_invalidation *gpc_record_get(struct kvm_gpcs *gpcs)
-{
-	struct gpc_invalidation *inv;
-
-	inv = list_first_entry_or_null(&gpcs->spare, typeof(*inv), link);
-	if (unlikely(!inv))
-		return gpc_record_alloc();
-
-	list_del(&inv->link);
-	return inv;
-}
+ALLOW_ERROR_INJECTION(gpc_records_grow, ERRNO);
 
 /* Close the caches of a user range. */
 static void gpc_invalidate(struct kvm *kvm, unsigned long start, unsigned long last)
 {
-	struct interval_tree_node *node;
-	struct gfn_to_pfn_cache *gpc;
+	struct kvm_gpc_page *page;
 	unsigned int hits = 0;
 
 	lockdep_assert_held(&kvm->mn_invalidate_lock);
 
-	for (node = interval_tree_iter_first(&kvm->gpcs.tree, start, last); node;
-	     node = interval_tree_iter_next(node, start, last)) {
-		gpc = container_of(node, struct kvm_gpc_page, node)->gpc;
-		gpc->missed = true;
-		gpc_close(gpc);
+	for (page = gpc_tree_iter_first(&kvm->gpcs.tree, start, last); page;
+	     page = gpc_tree_iter_next(page, start, last)) {
+		page->gpc->missed = true;
+		gpc_close(page->gpc);
 		hits++;
 	}
 
@@ -205,19 +193,14 @@ static void gpc_invalidate(struct kvm *kvm, unsigned long start, unsigned long l
 void __kvm_gpc_invalidate_start(struct kvm *kvm, const struct mmu_notifier_range *range)
 {
 	struct kvm_gpcs *gpcs = &kvm->gpcs;
-	struct gpc_invalidation *inv;
+	struct kvm_gpc_invalidation *inv;
 
 	lockdep_assert_held(&kvm->mn_invalidate_lock);
 
-	inv = gpc_record_get(gpcs);
-	if (likely(inv)) {
+	if (likely(gpcs->nr_recorded < gpcs->max_recorded) || !gpc_records_grow(gpcs)) {
+		inv = &gpcs->invalidations[gpcs->nr_recorded++];
 		inv->range = range;
-		inv->start = range->start;
-		inv->last = range->end - 1;
 		inv->waiter = false;
-		list_add(&inv->link, &gpcs->invalidations);
-		gpcs->nr_recorded++;
-		rwlock_acquire_read(&gpc_invalidation_map, 0, 1, _RET_IP_);
 	}
 
 	gpc_invalidate(kvm, range->start, range->end - 1);
@@ -234,17 +217,16 @@ void __kvm_gpc_invalidate_start(struct kvm *kvm, const struct mmu_notifier_range
 void __kvm_gpc_invalidate_end(struct kvm *kvm, const struct mmu_notifier_range *range)
 {
 	struct kvm_gpcs *gpcs = &kvm->gpcs;
-	struct gpc_invalidation *inv;
+	struct kvm_gpc_invalidation *inv;
 	bool wake = false;
 
 	lockdep_assert_held(&kvm->mn_invalidate_lock);
 
-	list_for_each_entry(inv, &gpcs->invalidations, link) {
+	/* The last to start is most likely the first to end. */
+	for (inv = gpcs->invalidations + gpcs->nr_recorded; inv-- > gpcs->invalidations;) {
 		if (inv->range == range) {
-			list_move(&inv->link, &gpcs->spare);
-			gpcs->nr_recorded--;
-			rwlock_release(&gpc_invalidation_map, _RET_IP_);
 			wake = inv->waiter;
+			*inv = gpcs->invalidations[--gpcs->nr_recorded];
 			break;
 		}
 	}
@@ -280,8 +262,6 @@ void kvm_gpc_invalidate_gfns_start(struct kvm *kvm, struct kvm_gpc_gfn_invalidat
 	gfn_t first, last;
 	bool active;
 	int idx;
-
-	rwlock_acquire_read(&gpc_invalidation_map, 0, 1, _RET_IP_);
 
 	spin_lock(&kvm->mn_invalidate_lock);
 	if (!inv->nr++) {
@@ -325,8 +305,6 @@ void kvm_gpc_invalidate_gfns_start(struct kvm *kvm, struct kvm_gpc_gfn_invalidat
  */
 void kvm_gpc_invalidate_gfns_end(struct kvm *kvm, struct kvm_gpc_gfn_invalidation *inv)
 {
-	rwlock_release(&gpc_invalidation_map, _RET_IP_);
-
 	spin_lock(&kvm->mn_invalidate_lock);
 	if (!--inv->nr) {
 		list_del(&inv->link);
@@ -347,8 +325,8 @@ void kvm_gpc_init_vm(struct kvm *kvm)
 	struct kvm_gpcs *gpcs = &kvm->gpcs;
 
 	gpcs->tree = RB_ROOT_CACHED;
-	INIT_LIST_HEAD(&gpcs->invalidations);
-	INIT_LIST_HEAD(&gpcs->spare);
+	gpcs->invalidations = gpcs->first_invalidations;
+	gpcs->max_recorded = KVM_GPC_NR_INVALIDATIONS;
 	INIT_LIST_HEAD(&gpcs->gfn_invalidations);
 	init_waitqueue_head(&gpcs->wait);
 }
@@ -365,20 +343,17 @@ void kvm_gpc_init_vm(struct kvm *kvm)
 void kvm_gpc_close_vm(struct kvm *kvm)
 {
 	struct kvm_gpcs *gpcs = &kvm->gpcs;
-	struct gpc_invalidation *inv, *next;
-	LIST_HEAD(records);
 
 	spin_lock(&kvm->mn_invalidate_lock);
 	gpcs->closed = true;
 	gpc_invalidate(kvm, 0, ULONG_MAX);
-	list_splice_init(&gpcs->invalidations, &records);
-	list_splice_init(&gpcs->spare, &records);
 	gpcs->nr_recorded = 0;
+	if (gpcs->invalidations != gpcs->first_invalidations)
+		kfree(gpcs->invalidations);
+	gpcs->invalidations = gpcs->first_invalidations;
+	gpcs->max_recorded = KVM_GPC_NR_INVALIDATIONS;
 	wake_up_all(&gpcs->wait);
 	spin_unlock(&kvm->mn_invalidate_lock);
-
-	list_for_each_entry_safe(inv, next, &records, link)
-		kfree(inv);
 }
 
 /* --- Refresh: binding ------------------------------------------------------ */
@@ -442,50 +417,49 @@ static bool gpc_translate(struct kvm *kvm, struct gpc_binding *b, gpa_t gpa,
 	return true;
 }
 
+static bool gpc_in_tree(struct gfn_to_pfn_cache *gpc)
+{
+	return !RB_EMPTY_NODE(&gpc->pages[0].rb);
+}
+
+/* Are invalidations of these pages, and of no other, finding the cache? */
 static bool gpc_same_pages(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b)
 {
 	unsigned int i;
 
-	if (gpc->nr_pages != b->nr_pages)
+	if (!gpc_in_tree(gpc) || gpc->nr_pages != b->nr_pages)
 		return false;
 	for (i = 0; i < b->nr_pages; i++) {
-		if (gpc->pages[i].node.start != b->pages[i].uhva)
+		if (gpc->pages[i].uhva != b->pages[i].uhva)
 			return false;
 	}
 	return true;
 }
 
-static void gpc_tree_remove(struct gfn_to_pfn_cache *gpc)
+static void gpc_leave_tree(struct gfn_to_pfn_cache *gpc)
 {
-	struct interval_tree_node *node;
 	unsigned int i;
 
 	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
 
-	for (i = 0; i < KVM_GPC_MAX_PAGES; i++) {
-		node = &gpc->pages[i].node;
-		if (!RB_EMPTY_NODE(&node->rb)) {
-			interval_tree_remove(node, &gpc->kvm->gpcs.tree);
-			RB_CLEAR_NODE(&node->rb);
-		}
+	if (!gpc_in_tree(gpc))
+		return;
+	for (i = 0; i < gpc->nr_pages; i++) {
+		gpc_tree_remove(&gpc->pages[i], &gpc->kvm->gpcs.tree);
+		RB_CLEAR_NODE(&gpc->pages[i].rb);
 	}
 }
 
-/* Let invalidations of these pages, and of no other, find the cache. */
-static void gpc_tree_insert(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b)
+static void gpc_enter_tree(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b)
 {
-	struct interval_tree_node *node;
 	unsigned int i;
 
-	if (!RB_EMPTY_NODE(&gpc->pages[0].node.rb) && gpc_same_pages(gpc, b))
-		return;
+	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
 
-	gpc_tree_remove(gpc);
+	gpc->nr_pages = b->nr_pages;
 	for (i = 0; i < b->nr_pages; i++) {
-		node = &gpc->pages[i].node;
-		node->start = b->pages[i].uhva;
-		node->last = b->pages[i].uhva + PAGE_SIZE - 1;
-		interval_tree_insert(node, &gpc->kvm->gpcs.tree);
+		gpc->pages[i].uhva = b->pages[i].uhva;
+		gpc_tree_insert(&gpc->pages[i], &gpc->kvm->gpcs.tree);
 	}
 }
 
@@ -495,23 +469,23 @@ static void gpc_tree_insert(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b)
  */
 static bool gpc_invalidation_in_progress(struct gfn_to_pfn_cache *gpc)
 {
+	struct kvm_gpcs *gpcs = &gpc->kvm->gpcs;
 	gfn_t gfn = gpa_to_gfn(gpc->gpa);
-	struct kvm *kvm = gpc->kvm;
 	struct kvm_gpc_gfn_invalidation *change;
-	struct gpc_invalidation *inv;
-	unsigned int i;
+	struct kvm_gpc_invalidation *inv;
+	struct kvm_gpc_page *page;
 
-	lockdep_assert_held(&kvm->mn_invalidate_lock);
+	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
 
-	if (unlikely(kvm->mn_active_invalidate_count != kvm->gpcs.nr_recorded)) {
-		kvm->gpcs.drain_waiter = true;
+	if (unlikely(gpc->kvm->mn_active_invalidate_count != gpcs->nr_recorded)) {
+		gpcs->drain_waiter = true;
 		return true;
 	}
 
-	list_for_each_entry(inv, &kvm->gpcs.invalidations, link) {
-		for (i = 0; i < gpc->nr_pages; i++) {
-			if (inv->start <= gpc->pages[i].node.last &&
-			    gpc->pages[i].node.start <= inv->last) {
+	for (inv = gpcs->invalidations; inv < gpcs->invalidations + gpcs->nr_recorded; inv++) {
+		for (page = gpc->pages; page < gpc->pages + gpc->nr_pages; page++) {
+			if (inv->range->start <= GPC_PAGE_LAST(page) &&
+			    GPC_PAGE_START(page) < inv->range->end) {
 				inv->waiter = true;
 				return true;
 			}
@@ -521,7 +495,7 @@ static bool gpc_invalidation_in_progress(struct gfn_to_pfn_cache *gpc)
 	if (gpc->gpa == INVALID_GPA)
 		return false;
 
-	list_for_each_entry(change, &kvm->gpcs.gfn_invalidations, link) {
+	list_for_each_entry(change, &gpcs->gfn_invalidations, link) {
 		if (change->start < gfn + gpc->nr_pages && gfn < change->end) {
 			change->waiter = true;
 			return true;
@@ -544,6 +518,25 @@ static bool gpc_is_private(struct gfn_to_pfn_cache *gpc)
 	return false;
 }
 
+/*
+ * May a lookup begin?  0 if so, and invalidations from here on set @missed; -EAGAIN when
+ * it has to wait; or why there can be none.
+ */
+static int gpc_lookup_may_begin(struct gfn_to_pfn_cache *gpc)
+{
+	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
+
+	if (unlikely(gpc->kvm->gpcs.closed))
+		return -EIO;
+	if (unlikely(!gpc->active))
+		return -EINVAL;
+	if (gpc_invalidation_in_progress(gpc))
+		return -EAGAIN;
+
+	gpc->missed = false;
+	return 0;
+}
+
 /* Take the mapping out of a closed cache. */
 static void gpc_take_map(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
 {
@@ -554,66 +547,81 @@ static void gpc_take_map(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
 	gpc->khva = NULL;
 }
 
+static void gpc_make_active(struct gfn_to_pfn_cache *gpc)
+{
+	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
+
+	if (!gpc->active) {
+		WRITE_ONCE(gpc->active, true);
+		gpc->kvm->gpcs.nr_active++;
+	}
+}
+
 /*
- * Bind the cache to where the address leads now.  Returns 0 if it is open again: the
- * pages are still those that are mapped, and only the generation or the offset in
- * them were other.  Otherwise -EAGAIN, and @map gets the mapping; or -EINVAL when the
- * cache has been deactivated.
+ * Bind the cache to where the address leads now.  Returns %true if it is open: the pages
+ * are still those that are mapped, and only the generation or the offset in them were
+ * other, if anything.  If not, @map gets the mapping, and @ret says whether a lookup may
+ * begin, as gpc_lookup_may_begin() does.
  */
-static int gpc_bind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b,
-		    struct kvm_gpc_map *map)
+static bool gpc_bind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b, bool activate,
+		     struct kvm_gpc_map *map, int *ret)
 {
 	struct kvm *kvm = gpc->kvm;
-	int ret = -EAGAIN;
+	bool open = false, same;
 	unsigned int i;
-	bool same;
 
 	spin_lock(&kvm->mn_invalidate_lock);
 
-	if (!gpc->active) {
-		ret = -EINVAL;
-		goto unlock;
+	if (activate)
+		gpc_make_active(gpc);
+
+	same = gpc_is_open(gpc);
+	if (same) {
+		same = gpc_same_pages(gpc, b);
+		/* Somebody else has done it, while this one waited for refresh_lock. */
+		if (same && gpc->gpa == b->gpa && gpc->uhva == b->uhva &&
+		    gpc->len == b->len && gpc->generation == b->generation) {
+			open = true;
+			goto unlock;
+		}
+		gpc_close(gpc);
 	}
 
-	same = gpc_is_open(gpc) && gpc_same_pages(gpc, b);
-	/* Somebody else has done it, while this one waited for refresh_lock. */
-	if (same && gpc->gpa == b->gpa && gpc->uhva == b->uhva && gpc->len == b->len &&
-	    gpc->generation == b->generation) {
-		ret = 0;
-		goto unlock;
-	}
-
-	gpc_close(gpc);
-
-	gpc_tree_insert(gpc, b);
+	/* Also when a deactivation came first: it holds until the next activation. */
 	gpc->gpa = b->gpa;
 	gpc->uhva = b->uhva;
 	gpc->len = b->len;
 	gpc->generation = b->generation;
-	gpc->nr_pages = b->nr_pages;
 	for (i = 0; i < b->nr_pages; i++)
 		gpc->pages[i].memslot = b->pages[i].memslot;
 
-	if (same && !gpc_invalidation_in_progress(gpc) && !gpc_is_private(gpc)) {
+	if (gpc->active && !gpc_same_pages(gpc, b)) {
+		gpc_leave_tree(gpc);
+		gpc_enter_tree(gpc, b);
+	}
+
+	*ret = gpc_lookup_may_begin(gpc);
+	if (same && !*ret && !gpc_is_private(gpc)) {
 		gpc->khva = gpc->map.base + offset_in_page(gpc->uhva);
 		kvm->stat.generic.gpc_refreshes++;
 		gpc_open(gpc);
-		ret = 0;
+		open = true;
 	} else {
 		gpc_take_map(gpc, map);
 	}
 unlock:
 	spin_unlock(&kvm->mn_invalidate_lock);
-	return ret;
+	return open;
 }
 
-/* The address leads nowhere: keep it, and what else a later refresh goes by. */
-static void gpc_unbind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b,
+/* The address leads nowhere: keep it for the next refresh, and nothing else. */
+static void gpc_unbind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b, bool activate,
 		       struct kvm_gpc_map *map)
 {
 	spin_lock(&gpc->kvm->mn_invalidate_lock);
+	if (activate)
+		gpc_make_active(gpc);
 	gpc_close(gpc);
-	gpc_tree_remove(gpc);
 	gpc->gpa = b->gpa;
 	gpc->uhva = b->uhva;
 	gpc->len = b->len;
@@ -623,41 +631,24 @@ static void gpc_unbind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b,
 
 /* --- Refresh: lookup ------------------------------------------------------- */
 
-/*
- * Must a lookup wait?  If not, @ret says whether it may begin, or why there can be
- * none; and if so, invalidations from here on set @missed.
- */
+/* Must a lookup wait?  If not, @ret is what gpc_lookup_may_begin() says. */
 static bool gpc_must_wait(struct gfn_to_pfn_cache *gpc, int *ret)
 {
-	struct kvm *kvm = gpc->kvm;
-	bool wait = false;
+	spin_lock(&gpc->kvm->mn_invalidate_lock);
+	*ret = gpc_lookup_may_begin(gpc);
+	spin_unlock(&gpc->kvm->mn_invalidate_lock);
 
-	spin_lock(&kvm->mn_invalidate_lock);
-	*ret = 0;
-	if (kvm->gpcs.closed)
-		*ret = -EIO;
-	else if (!gpc->active)
-		*ret = -EINVAL;
-	else if (gpc_invalidation_in_progress(gpc))
-		wait = true;
-	else
-		gpc->missed = false;
-	spin_unlock(&kvm->mn_invalidate_lock);
-
-	return wait;
+	return *ret == -EAGAIN;
 }
 
 /* Sleep until a lookup may begin.  Adds to @waited, in ns. */
-static int gpc_lookup_begin(struct gfn_to_pfn_cache *gpc, u64 *waited)
+static int gpc_lookup_wait(struct gfn_to_pfn_cache *gpc, u64 *waited)
 {
 	struct kvm *kvm = gpc->kvm;
 	u64 since;
 	int ret;
 
-	lock_map_acquire(&gpc_invalidation_map);
-	lock_map_release(&gpc_invalidation_map);
-
-	if (likely(!gpc_must_wait(gpc, &ret)))
+	if (!gpc_must_wait(gpc, &ret))
 		return ret;
 
 	since = ktime_get_ns();
@@ -677,9 +668,9 @@ static int gpc_lookup_begin(struct gfn_to_pfn_cache *gpc, u64 *waited)
 static noinline int gpc_lookup_pfn(unsigned long uhva, kvm_pfn_t *pfn)
 {
 	*pfn = hva_to_pfn(uhva, false, false, NULL, true, NULL);
-	if (is_sigpending_pfn(*pfn))
-		return -EINTR;
-	return is_error_noslot_pfn(*pfn) ? -EFAULT : 0;
+	if (unlikely(is_error_noslot_pfn(*pfn)))
+		return is_sigpending_pfn(*pfn) ? -EINTR : -EFAULT;
+	return 0;
 }
 ALLOW_ERROR_INJECTION(gpc_lookup_pfn, ERRNO);
 
@@ -692,12 +683,13 @@ static int gpc_lookup_pfns(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map
 		return -EFAULT;
 
 	for (i = 0; i < gpc->nr_pages; i++) {
-		ret = gpc_lookup_pfn(gpc->pages[i].node.start, &map->pfns[i]);
+		ret = gpc_lookup_pfn(gpc->pages[i].uhva, &map->pfns[i]);
 		if (ret) {
 			while (i--)
 				kvm_release_pfn_clean(map->pfns[i]);
 			return ret;
 		}
+		map->pages[i] = kvm_pfn_to_refcounted_page(map->pfns[i]);
 	}
 	map->nr_pages = gpc->nr_pages;
 	return 0;
@@ -714,24 +706,31 @@ static bool gpc_map_serves(struct kvm_gpc_map *old, struct kvm_gpc_map *new)
 	       !memcmp(old->pfns, new->pfns, new->nr_pages * sizeof(new->pfns[0]));
 }
 
+/*
+ * Pages will be written behind the back of the page tables, whose entries may be
+ * writable and yet clean: say that the pages are dirty, or reclaim drops what is
+ * written.  When the cache is published, because nobody has cleaned them since the
+ * lookup: that takes an invalidation.
+ */
+static void gpc_dirty_pages(struct kvm_gpc_map *map)
+{
+	unsigned int i;
+
+	for (i = 0; i < map->nr_pages; i++) {
+		if (map->pages[i] && !PageReserved(map->pages[i]))
+			SetPageDirty(map->pages[i]);
+	}
+}
+
 static bool gpc_publish(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
 {
 	struct kvm *kvm = gpc->kvm;
 	bool published;
-	unsigned int i;
 
 	spin_lock(&kvm->mn_invalidate_lock);
 	published = !gpc->missed;
-	if (published) {
-		/*
-		 * The pages will be written behind the back of the page tables, whose
-		 * entries may be writable and yet clean: say now that the pages are
-		 * dirty, or reclaim drops what is written.  Here, because nobody has
-		 * cleaned them since the lookup: that takes an invalidation.
-		 */
-		for (i = 0; i < map->nr_pages; i++)
-			kvm_set_pfn_dirty(map->pfns[i]);
-
+	if (likely(published)) {
+		gpc_dirty_pages(map);
 		gpc->map = *map;
 		gpc->khva = map->base + offset_in_page(gpc->uhva);
 		kvm->stat.generic.gpc_refreshes++;
@@ -751,7 +750,7 @@ static bool gpc_publish(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
  */
 static int gpc_lookup(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
 {
-	struct kvm_gpc_map new = {};
+	struct kvm_gpc_map new;
 	unsigned int i;
 	int ret;
 
@@ -763,14 +762,18 @@ static int gpc_lookup(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
 		kvm_gpc_unmap(map);
 		ret = kvm_gpc_map(&new);
 		*map = new;
+	} else {
+		memcpy(map->pages, new.pages, sizeof(new.pages));
 	}
 
 	if (!ret)
 		ret = gpc_publish(gpc, map) ? 0 : -EAGAIN;
 
 	/* From here on invalidation alone keeps the pages. */
-	for (i = 0; i < new.nr_pages; i++)
-		kvm_release_pfn_clean(new.pfns[i]);
+	for (i = 0; i < new.nr_pages; i++) {
+		if (new.pages[i])
+			kvm_release_page_clean(new.pages[i]);
+	}
 	return ret;
 }
 
@@ -781,37 +784,34 @@ static int gpc_lookup(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
  * and out of the tree.
  */
 static int __gpc_refresh(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
-			 unsigned long len)
+			 unsigned long len, bool activate)
 {
-	struct kvm_gpc_map map = {};
+	struct kvm_gpc_map map;
 	unsigned int retries = 0;
 	struct gpc_binding b;
 	u64 waited = 0;
-	int ret;
+	int ret = 0;
 
 	lockdep_assert_held(&gpc->refresh_lock);
 
-	if (!gpc_translate(gpc->kvm, &b, gpa, uhva, len)) {
-		gpc_unbind(gpc, &b, &map);
+	/* Page tables are looked up in current->mm: a vCPU's, or borrowed by irqfd. */
+	if (unlikely(!gpc_translate(gpc->kvm, &b, gpa, uhva, len) ||
+		     current->mm != gpc->kvm->mm)) {
+		gpc_unbind(gpc, &b, activate, &map);
 		ret = -EFAULT;
 		goto fail;
 	}
 
-	ret = gpc_bind(gpc, &b, &map);
-	if (ret != -EAGAIN)
+	if (gpc_bind(gpc, &b, activate, &map, &ret))
 		goto out;
 
-	/* Page tables are looked up in current->mm: a vCPU's, or borrowed by irqfd. */
-	if (current->mm != gpc->kvm->mm) {
-		ret = -EFAULT;
-		goto fail;
-	}
-
 	for (;;) {
-		ret = gpc_lookup_begin(gpc, &waited);
-		if (!ret)
-			ret = gpc_lookup(gpc, &map);
-		if (ret != -EAGAIN)
+		if (unlikely(ret == -EAGAIN))
+			ret = gpc_lookup_wait(gpc, &waited);
+		if (unlikely(ret))
+			break;
+		ret = gpc_lookup(gpc, &map);
+		if (likely(ret != -EAGAIN))
 			break;
 		if (fatal_signal_pending(current)) {
 			ret = -EINTR;
@@ -820,12 +820,12 @@ static int __gpc_refresh(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long 
 		retries++;
 		cond_resched();
 	}
-	if (!ret)
+	if (likely(!ret))
 		goto out;
 fail:
 	kvm_gpc_unmap(&map);
 	spin_lock(&gpc->kvm->mn_invalidate_lock);
-	gpc_tree_remove(gpc);
+	gpc_leave_tree(gpc);
 	gpc->kvm->stat.generic.gpc_refresh_failures++;
 	spin_unlock(&gpc->kvm->mn_invalidate_lock);
 out:
@@ -847,7 +847,7 @@ static int gpc_refresh(struct gfn_to_pfn_cache *gpc, unsigned long len)
 	if (fatal_signal_pending(current))
 		ret = -EINTR;
 	else if (READ_ONCE(gpc->active) && len <= gpc->len)
-		ret = __gpc_refresh(gpc, gpc->gpa, gpc->uhva, gpc->len);
+		ret = __gpc_refresh(gpc, gpc->gpa, gpc->uhva, gpc->len, false);
 	else
 		ret = -EINVAL;
 
@@ -857,8 +857,15 @@ static int gpc_refresh(struct gfn_to_pfn_cache *gpc, unsigned long len)
 
 /* --- Use ------------------------------------------------------------------ */
 
+static __always_inline void gpc_use_end(struct gfn_to_pfn_cache *gpc)
+{
+	rwlock_release(&gpc->dep_map, _RET_IP_);
+	(void)atomic_dec_return_release(&gpc->users);
+	preempt_enable();
+}
+
 /* Begin a use, if the cache is open and bound by the memslots of the moment. */
-static void *gpc_use_begin(struct gfn_to_pfn_cache *gpc, unsigned long len)
+static __always_inline void *gpc_use_begin(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
 	preempt_disable();
 	if (likely(atomic_inc_unless_negative(&gpc->users))) {
@@ -867,7 +874,7 @@ static void *gpc_use_begin(struct gfn_to_pfn_cache *gpc, unsigned long len)
 			   (gpc->gpa == INVALID_GPA ||
 			    gpc->generation == kvm_memslots(gpc->kvm)->generation)))
 			return gpc->khva;
-		kvm_gpc_unlock_clean(gpc);
+		gpc_use_end(gpc);
 	} else {
 		preempt_enable();
 	}
@@ -899,7 +906,7 @@ void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 	void *khva;
 	int ret;
 
-	might_sleep();
+	might_lock(&gpc->refresh_lock);
 
 	for (;;) {
 		khva = gpc_use_begin(gpc, len);
@@ -939,15 +946,18 @@ void *kvm_gpc_trylock(struct gfn_to_pfn_cache *gpc, unsigned long len)
  */
 void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
-	unsigned int i, nr_pages;
+	unsigned int i, nr_pages = gpc->nr_pages;
 
-	if (gpc->gpa != INVALID_GPA) {
-		nr_pages = min(gpc_nr_pages(gpc->gpa, len), gpc->nr_pages);
-		for (i = 0; i < nr_pages; i++)
-			mark_page_dirty_in_slot(gpc->kvm, gpc->pages[i].memslot,
-						gpa_to_gfn(gpc->gpa) + i);
+	if (nr_pages > 1)
+		nr_pages = min(gpc_nr_pages(gpc->gpa, len), nr_pages);
+
+	for (i = 0; i < nr_pages; i++) {
+		struct kvm_memory_slot *memslot = gpc->pages[i].memslot;
+
+		if (memslot && kvm_slot_dirty_track_enabled(memslot))
+			mark_page_dirty_in_slot(gpc->kvm, memslot, gpa_to_gfn(gpc->gpa) + i);
 	}
-	kvm_gpc_unlock_clean(gpc);
+	gpc_use_end(gpc);
 }
 
 /**
@@ -960,9 +970,7 @@ void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc, unsigned long len)
  */
 void kvm_gpc_unlock_clean(struct gfn_to_pfn_cache *gpc)
 {
-	rwlock_release(&gpc->dep_map, _RET_IP_);
-	atomic_dec_return_release(&gpc->users);
-	preempt_enable();
+	gpc_use_end(gpc);
 }
 
 /* --- Life ----------------------------------------------------------------- */
@@ -986,27 +994,19 @@ void kvm_gpc_init(struct gfn_to_pfn_cache *gpc, struct kvm *kvm)
 	gpc->uhva = KVM_HVA_ERR_BAD;
 	for (i = 0; i < KVM_GPC_MAX_PAGES; i++) {
 		gpc->pages[i].gpc = gpc;
-		RB_CLEAR_NODE(&gpc->pages[i].node.rb);
+		RB_CLEAR_NODE(&gpc->pages[i].rb);
 	}
 }
 
 static int gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
 			unsigned long len)
 {
-	struct kvm *kvm = gpc->kvm;
 	int ret;
 
 	if (mutex_lock_killable(&gpc->refresh_lock))
 		return -EINTR;
 
-	spin_lock(&kvm->mn_invalidate_lock);
-	if (!gpc->active) {
-		WRITE_ONCE(gpc->active, true);
-		kvm->gpcs.nr_active++;
-	}
-	spin_unlock(&kvm->mn_invalidate_lock);
-
-	ret = __gpc_refresh(gpc, gpa, uhva, len);
+	ret = __gpc_refresh(gpc, gpa, uhva, len, true);
 	trace_kvm_gpc_activate(gpc, gpa, gpc->uhva, len, ret);
 
 	mutex_unlock(&gpc->refresh_lock);
@@ -1098,7 +1098,7 @@ void kvm_gpc_deactivate(struct gfn_to_pfn_cache *gpc)
 		gpc->missed = true;
 		kvm->gpcs.nr_active--;
 		gpc_close(gpc);
-		gpc_tree_remove(gpc);
+		gpc_leave_tree(gpc);
 		gpc_take_map(gpc, &map);
 		wake_up_all(&kvm->gpcs.wait);
 	}
