@@ -1,0 +1,555 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the guest-page cache costs: a line "name value unit" for each figure.
+ *
+ * Costs are differences of the TSC, read in userspace.  On an emulator that counts
+ * instructions with it the figures repeat, and kernels can be compared; elsewhere
+ * they are ticks, and noisy.  A figure is a median; what is subtracted was measured
+ * on the same kernel.
+ *
+ * One VM has 1,280 vCPUs, each with kvmclock and three of Xen's areas.  These are
+ * turned on one by one, each in a page of its own between pages that are not
+ * cached, until N caches are active.  PLACES places are spread evenly over them,
+ * and the worst one counts.
+ *
+ * none		madvise(MADV_DONTNEED) of a touched page, with no cache active
+ * miss_N	the same of a page that is not cached, with N caches: the excess
+ * hit_N	the same of a page that is cached, with N caches: the excess
+ * miss_guest	as miss_N, in a Xen guest of 1,024 vCPUs that uses all there is:
+ *		shared info, and on each vCPU kvmclock, vCPU info, time info and
+ *		a runstate area across the end of a page
+ *
+ * Another VM has one vCPU.
+ *
+ * use_clock	KVM_RUN that has to rewrite the guest's clock, less the same with
+ *		no clock registered: check, lock, write, unlock
+ * use_steal	KVM_RUN, less the same with no steal time registered
+ * use_runstate	an ioctl that rewrites the runstate area, less the same with no
+ *		area: check, lock, write, unlock
+ * use_across	as use_runstate, for an area across the end of a page
+ * send_event	the ioctl that sends an event channel, in whole; it uses the caches
+ *		of the shared info and the vCPU info
+ * refresh	the ioctl of use_runstate when the page was dropped and touched
+ *		since, less the same when it was not
+ * activate	the ioctl that sets the MSR of kvmclock, in whole; the page is
+ *		present
+ *
+ * Then a second thread drops DROP_SIZE of memory in one call.  When the first page
+ * of it has gone and the last one has not, the runstate area is rewritten, whose
+ * page was dropped and touched since it was last used.
+ *
+ * elsewhere	what that takes when the page lies elsewhere
+ * overlap	what that takes when the page is the first one of the memory, so
+ *		that it has to wait for the drop to end
+ * overlap_cpu	of overlap, what is spent on a CPU
+ */
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include <asm/kvm_para.h>
+#include <asm/pvclock-abi.h>
+
+#include "kselftest.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "test_util.h"
+
+#define SLOT		10
+#define DROP_SLOT	11
+#define GPA		0x40000000ul
+#define DROP_GPA	0x80000000ul
+#define OFF		KVM_XEN_INVALID_GPA
+
+#define POISON		0xa5a5a5a5
+
+#define ROUNDS		31
+#define PLACES		8
+#define MEANWHILES	3
+#define DROP_SIZE	(128ul << 20)
+
+#define NR_VCPUS	1280
+#define NR_GUEST_VCPUS	1024
+#define NR_CACHES	(NR_VCPUS * NR_KINDS)
+#define NR_PAGES	(2 * NR_CACHES + 1)
+
+/* The 64-bit ABI in Xen's public headers. */
+#define EVTCHN_PENDING	2048		/* in the shared info, a bit a port; xen.h */
+#define EVTCHN_SEL	8		/* in the vCPU info; xen.h */
+#define PORT		64
+#define RUNNABLE	1		/* a runstate; vcpu.h */
+
+enum kind { CLOCK, VCPU_INFO, TIME_INFO, RUNSTATE, NR_KINDS };
+
+static const int counts[] = { 1, 16, 64, 512, 1024, 2048, NR_CACHES };
+
+/* Told at the end: who reads them meanwhile would be counted. */
+static struct figure {
+	char name[32];
+	int64_t value;
+} figures[32];
+static int nr_figures;
+
+static void __printf(2, 3) figure(int64_t value, const char *name, ...)
+{
+	struct figure *f = &figures[nr_figures++];
+	va_list args;
+
+	TEST_ASSERT(nr_figures <= ARRAY_SIZE(figures), "Too many figures");
+	va_start(args, name);
+	vsnprintf(f->name, sizeof(f->name), name, args);
+	va_end(args);
+	f->value = value;
+}
+
+static int compare(const void *a, const void *b)
+{
+	int64_t x = *(int64_t *)a, y = *(int64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static int64_t median(int64_t *samples, int n)
+{
+	qsort(samples, n, sizeof(*samples), compare);
+	return samples[n / 2];
+}
+
+#define COUNT(op)							\
+({									\
+	uint64_t __start = rdtsc();					\
+									\
+	op;								\
+	(int64_t)(rdtsc() - __start);					\
+})
+
+/* What @op takes, each time after @prepare. */
+#define MEDIAN(prepare, op)						\
+({									\
+	int64_t __samples[ROUNDS];					\
+	int __i;							\
+									\
+	for (__i = 0; __i < ROUNDS; __i++) {				\
+		prepare;						\
+		__samples[__i] = COUNT(op);				\
+	}								\
+	median(__samples, ROUNDS);					\
+})
+
+static bool is_tick_an_instruction(void)
+{
+	int64_t few = MEDIAN(, asm volatile(".rept 100; nop; .endr"));
+	int64_t many = MEDIAN(, asm volatile(".rept 1100; nop; .endr"));
+
+	return many - few == 1000;
+}
+
+/*
+ * Memory
+ */
+
+static void *mmap_small(size_t size)
+{
+	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	TEST_ASSERT(mem != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap()", -1));
+	(void)madvise(mem, size, MADV_NOHUGEPAGE);
+	return mem;
+}
+
+static void touch(void *page)
+{
+	WRITE_ONCE(*(uint32_t *)page, POISON);
+}
+
+static void drop(void *mem, size_t size)
+{
+	TEST_ASSERT(!madvise(mem, size, MADV_DONTNEED),
+		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
+}
+
+static bool is_present(void *page)
+{
+	unsigned char vec;
+
+	TEST_ASSERT(!mincore(page, PAGE_SIZE, &vec), __KVM_SYSCALL_ERROR("mincore()", -1));
+	return vec & 1;
+}
+
+/*
+ * Caches
+ */
+
+static void set_msr(struct kvm_vcpu *vcpu, uint32_t msr, uint64_t gpa)
+{
+	struct {
+		struct kvm_msrs header;
+		struct kvm_msr_entry entry;
+	} msrs = {
+		.header.nmsrs = 1,
+		.entry.index = msr,
+		.entry.data = gpa == OFF ? 0 : gpa | KVM_MSR_ENABLED,
+	};
+
+	TEST_ASSERT_EQ(__vcpu_ioctl(vcpu, KVM_SET_MSRS, &msrs.header), 1);
+}
+
+static void set_clock(struct kvm_vcpu *vcpu, uint64_t gpa)
+{
+	set_msr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, gpa);
+}
+
+static void set_xen_area(struct kvm_vcpu *vcpu, int type, uint64_t gpa)
+{
+	struct kvm_xen_vcpu_attr attr = { .type = type, .u.gpa = gpa };
+
+	vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &attr);
+}
+
+/* Activate a cache, look its page up again, or deactivate it. */
+static void set_cache(struct kvm_vcpu *vcpu, enum kind kind, uint64_t gpa)
+{
+	static const int types[] = {
+		[VCPU_INFO] = KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO,
+		[TIME_INFO] = KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO,
+		[RUNSTATE] = KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR,
+	};
+
+	if (kind == CLOCK)
+		set_clock(vcpu, gpa);
+	else
+		set_xen_area(vcpu, types[kind], gpa);
+}
+
+static void set_shared_info(struct kvm_vm *vm, uint64_t gpa)
+{
+	struct kvm_xen_hvm_attr mode = {
+		.type = KVM_XEN_ATTR_TYPE_LONG_MODE,
+		.u.long_mode = 1,
+	};
+	struct kvm_xen_hvm_attr info = {
+		.type = KVM_XEN_ATTR_TYPE_SHARED_INFO,
+		.u.shared_info.gfn = gpa / PAGE_SIZE,
+	};
+
+	vm_ioctl(vm, KVM_XEN_HVM_SET_ATTR, &mode);
+	vm_ioctl(vm, KVM_XEN_HVM_SET_ATTR, &info);
+}
+
+/* A state to know the runstate area by. */
+static void set_runnable(struct kvm_vcpu *vcpu)
+{
+	struct kvm_xen_vcpu_attr attr = {
+		.type = KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_CURRENT,
+		.u.runstate.state = RUNNABLE,
+	};
+
+	vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &attr);
+}
+
+/* KVM adds these times, none, to the runstate's, and rewrites the area. */
+static void use_runstate(struct kvm_vcpu *vcpu)
+{
+	struct kvm_xen_vcpu_attr attr = {
+		.type = KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADJUST,
+		.u.runstate.state = -1ull,
+	};
+
+	vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &attr);
+}
+
+static void assert_runstate(uint32_t *area)
+{
+	TEST_ASSERT_EQ(READ_ONCE(*area), RUNNABLE);
+}
+
+/*
+ * Many caches
+ */
+
+static struct kvm_vcpu *vcpus[NR_VCPUS];
+static void *pages;
+
+static void *page_at(int i)
+{
+	return pages + i * PAGE_SIZE;
+}
+
+static uint64_t gpa_of(int i)
+{
+	return GPA + i * PAGE_SIZE;
+}
+
+static void set_nth(int i, bool on)
+{
+	set_cache(vcpus[i / NR_KINDS], i % NR_KINDS,
+		  on ? gpa_of(2 * i + 1) : OFF);
+}
+
+static int64_t drop_cost(void *page)
+{
+	return MEDIAN(touch(page), drop(page, PAGE_SIZE));
+}
+
+/* The worst of some places spread over @n steps of @step pages. */
+static int64_t miss_cost(int n, int step)
+{
+	int64_t worst = 0;
+	int i;
+
+	for (i = 1; i < 2 * PLACES; i += 2)
+		worst = max(worst, drop_cost(page_at(DIV_ROUND_UP(n * i, 2 * PLACES) * step)));
+	return worst;
+}
+
+static int64_t hit_cost(int n)
+{
+	int64_t worst = 0;
+	int i, nth;
+
+	for (i = 1; i < 2 * PLACES; i += 2) {
+		nth = n * i / (2 * PLACES);
+		worst = max(worst, MEDIAN(set_nth(nth, true),
+					  drop(page_at(2 * nth + 1), PAGE_SIZE)));
+		set_nth(nth, true);
+	}
+	return worst;
+}
+
+/* Pages of a vCPU: none, clock, none, info, none, time, none, runstate (2), none. */
+#define GUEST_STEP 10
+
+static void become_guest(struct kvm_vm *vm)
+{
+	int i;
+
+	for (i = 0; i < NR_CACHES; i++)
+		set_nth(i, false);
+	for (i = 0; i < NR_GUEST_VCPUS; i++) {
+		set_cache(vcpus[i], CLOCK, gpa_of(i * GUEST_STEP + 1));
+		set_cache(vcpus[i], VCPU_INFO, gpa_of(i * GUEST_STEP + 3));
+		set_cache(vcpus[i], TIME_INFO, gpa_of(i * GUEST_STEP + 5));
+		set_cache(vcpus[i], RUNSTATE, gpa_of(i * GUEST_STEP + 8) - 16);
+	}
+	set_shared_info(vm, gpa_of(i * GUEST_STEP));
+}
+
+static void bench_invalidation(void)
+{
+	struct rlimit files = { .rlim_cur = NR_VCPUS + 100, .rlim_max = NR_VCPUS + 100 };
+	struct kvm_vm *vm = vm_create_barebones();
+	int64_t none;
+	int i, n;
+
+	__TEST_REQUIRE(!setrlimit(RLIMIT_NOFILE, &files), "%d files cannot be open", NR_VCPUS);
+	for (i = 0; i < NR_VCPUS; i++)
+		vcpus[i] = __vm_vcpu_add(vm, i);
+	pages = mmap_small(NR_PAGES * PAGE_SIZE);
+	vm_set_user_memory_region(vm, SLOT, 0, GPA, NR_PAGES * PAGE_SIZE, pages);
+
+	none = miss_cost(NR_CACHES, 2);
+	figure(none, "none");
+	for (i = n = 0; n < ARRAY_SIZE(counts); n++) {
+		while (i < counts[n])
+			set_nth(i++, true);
+		figure(miss_cost(i, 2) - none, "miss_%d", i);
+		figure(hit_cost(i) - none, "hit_%d", i);
+	}
+
+	become_guest(vm);
+	figure(miss_cost(NR_GUEST_VCPUS, GUEST_STEP) - none, "miss_guest");
+	kvm_vm_free(vm);
+	munmap(pages, NR_PAGES * PAGE_SIZE);
+}
+
+/*
+ * One vCPU
+ */
+
+#define RUNSTATE_PAGE 4
+
+static void guest(void)
+{
+	for (;;)
+		asm volatile("outb %%al, $0x80" : : "a"(0));
+}
+
+static void new_time(struct kvm_vm *vm)
+{
+	struct kvm_clock_data data = { .clock = NSEC_PER_SEC };
+
+	vm_ioctl(vm, KVM_SET_CLOCK, &data);
+}
+
+static void bench_clock(struct kvm_vcpu *vcpu)
+{
+	struct pvclock_vcpu_time_info *clock = page_at(0);
+	int64_t without;
+
+	without = MEDIAN(new_time(vcpu->vm), vcpu_run(vcpu));
+	set_clock(vcpu, gpa_of(0));
+	figure(MEDIAN(new_time(vcpu->vm), vcpu_run(vcpu)) - without, "use_clock");
+	TEST_ASSERT(clock->version >= 2 * ROUNDS, "The clock was not rewritten each time");
+	figure(MEDIAN(set_clock(vcpu, OFF), set_clock(vcpu, gpa_of(0))), "activate");
+	set_clock(vcpu, OFF);
+}
+
+static void bench_steal_time(struct kvm_vcpu *vcpu)
+{
+	struct kvm_steal_time *steal_time = page_at(1);
+	int64_t without;
+
+	without = MEDIAN(, vcpu_run(vcpu));
+	set_msr(vcpu, MSR_KVM_STEAL_TIME, gpa_of(1));
+	figure(MEDIAN(, vcpu_run(vcpu)) - without, "use_steal");
+	TEST_ASSERT(steal_time->version >= 2 * ROUNDS, "Steal time was not written each time");
+	set_msr(vcpu, MSR_KVM_STEAL_TIME, OFF);
+}
+
+static void bench_event(struct kvm_vcpu *vcpu)
+{
+	struct kvm_irq_routing_xen_evtchn event = {
+		.port = PORT,
+		.priority = KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL,
+	};
+	uint64_t *pending = page_at(2) + EVTCHN_PENDING + PORT / 8;
+	uint64_t *sel = page_at(3) + EVTCHN_SEL;
+
+	set_shared_info(vcpu->vm, gpa_of(2));
+	set_cache(vcpu, VCPU_INFO, gpa_of(3));
+	figure(MEDIAN((*pending = 0, *sel = 0),
+		      vm_ioctl(vcpu->vm, KVM_XEN_HVM_EVTCHN_SEND, &event)), "send_event");
+	TEST_ASSERT(*pending && *sel, "No event was sent");
+	set_cache(vcpu, VCPU_INFO, OFF);
+}
+
+static void bench_runstate(struct kvm_vcpu *vcpu)
+{
+	void *area = page_at(RUNSTATE_PAGE), *across = page_at(RUNSTATE_PAGE + 1) - 16;
+	int64_t without, used;
+
+	set_runnable(vcpu);
+	without = MEDIAN(, use_runstate(vcpu));
+	set_cache(vcpu, RUNSTATE, gpa_of(RUNSTATE_PAGE + 1) - 16);
+	figure(MEDIAN(touch(across), use_runstate(vcpu)) - without, "use_across");
+	assert_runstate(across);
+
+	set_cache(vcpu, RUNSTATE, gpa_of(RUNSTATE_PAGE));
+	used = MEDIAN(touch(area), use_runstate(vcpu));
+	figure(used - without, "use_runstate");
+	assert_runstate(area);
+	figure(MEDIAN((drop(area, PAGE_SIZE), touch(area)), use_runstate(vcpu)) - used, "refresh");
+	assert_runstate(area);
+}
+
+/*
+ * Two threads
+ */
+
+static void *drop_all(void *mem)
+{
+	drop(mem, DROP_SIZE);
+	return NULL;
+}
+
+static int64_t cpu_ns(void)
+{
+	struct timespec ts;
+
+	TEST_ASSERT(!clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts),
+		    __KVM_SYSCALL_ERROR("clock_gettime()", -1));
+	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
+}
+
+/* From here, threads that share a CPU share it in the same way each time. */
+static void await_tick(void)
+{
+	uint64_t now = rdtsc(), before;
+
+	do {
+		before = now;
+		now = rdtsc();
+	} while (now - before < 500);
+}
+
+/* Rewrite the runstate area, which is in @page, while @mem is being dropped. */
+static void use_meanwhile(struct kvm_vcpu *vcpu, void *page, void *mem,
+			  int64_t *elapsed, int64_t *cpu)
+{
+	int64_t elapseds[MEANWHILES], cpus[MEANWHILES];
+	pthread_t thread;
+	int i;
+
+	for (i = 0; i < MEANWHILES; i++) {
+		TEST_ASSERT(!madvise(mem, DROP_SIZE, MADV_POPULATE_WRITE),
+			    __KVM_SYSCALL_ERROR("madvise(MADV_POPULATE_WRITE)", -1));
+		use_runstate(vcpu);
+		drop(page, PAGE_SIZE);
+		touch(page);
+
+		await_tick();
+		TEST_ASSERT(!pthread_create(&thread, NULL, drop_all, mem), "No thread");
+		while (is_present(mem))
+			;
+		TEST_ASSERT(is_present(mem + DROP_SIZE - PAGE_SIZE),
+			    "The memory was dropped before this thread could run");
+
+		cpus[i] = cpu_ns();
+		elapseds[i] = COUNT(use_runstate(vcpu));
+		cpus[i] = cpu_ns() - cpus[i];
+		pthread_join(thread, NULL);
+		assert_runstate(page);
+	}
+
+	*elapsed = median(elapseds, MEANWHILES);
+	*cpu = median(cpus, MEANWHILES) - MEDIAN(cpu_ns(), cpu_ns());
+}
+
+static void bench_refresh(struct kvm_vcpu *vcpu)
+{
+	void *mem = mmap_small(DROP_SIZE);
+	int64_t elapsed, cpu;
+
+	use_meanwhile(vcpu, page_at(RUNSTATE_PAGE), mem, &elapsed, &cpu);
+	figure(elapsed, "elsewhere");
+
+	vm_set_user_memory_region(vcpu->vm, DROP_SLOT, 0, DROP_GPA, PAGE_SIZE, mem);
+	set_cache(vcpu, RUNSTATE, DROP_GPA);
+	use_meanwhile(vcpu, mem, mem, &elapsed, &cpu);
+	figure(elapsed, "overlap");
+	figure(cpu, "overlap_cpu");
+}
+
+int main(int argc, char *argv[])
+{
+	const char *unit;
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int i;
+
+	TEST_REQUIRE(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_RUNSTATE);
+	TEST_REQUIRE(kvm_check_cap(KVM_CAP_MAX_VCPUS) >= NR_VCPUS);
+
+	ksft_print_header();
+	ksft_set_plan(1);
+
+	unit = is_tick_an_instruction() ? "instructions" : "ticks";
+	bench_invalidation();
+
+	vm = vm_create_with_one_vcpu(&vcpu, guest);
+	pages = mmap_small(6 * PAGE_SIZE);
+	vm_set_user_memory_region(vm, SLOT, 0, GPA, 6 * PAGE_SIZE, pages);
+	vcpu_run(vcpu);
+	bench_clock(vcpu);
+	bench_steal_time(vcpu);
+	bench_event(vcpu);
+	bench_runstate(vcpu);
+	bench_refresh(vcpu);
+	kvm_vm_free(vm);
+
+	for (i = 0; i < nr_figures; i++)
+		ksft_print_msg("%s %ld %s\n", figures[i].name, figures[i].value, unit);
+	ksft_test_result_pass("gpc_bench\n");
+	ksft_finished();
+}
