@@ -53,10 +53,11 @@ needed()
 	echo libgcc_s.so.1
 }
 
-# pack: the current folder as an initramfs
+# pack: the current folder as an initramfs; the same files give the same bytes
 pack()
 {
-	find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet | gzip -1 -n
+	find . -exec touch -h -d @0 {} +
+	find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --reproducible --quiet | gzip -1 -n
 }
 
 # initramfs ARCH: build/initramfs.ARCH.cpio.gz of busybox, libraries, the runner
@@ -154,6 +155,9 @@ check_accel()
 
 	case ${ACCEL:-tcg} in
 	tcg) return 0 ;;
+	icount)	# for make bench
+		[[ $1 = svm ]] || die "ACCEL=icount is for PLATFORM=svm only"
+		return 0 ;;
 	kvm) ;;
 	*) die "unknown ACCEL=$ACCEL; it is tcg or kvm" ;;
 	esac
@@ -169,12 +173,14 @@ check_accel()
 	fi
 }
 
-# machine PLATFORM: the emulator's command line but for kernel, initrd, channels
+# machine PLATFORM: the emulator's command line but for kernel, initrd, channels. With
+# icount an instruction is a nanosecond, and nothing but the guest makes a boot differ.
 machine()
 {
 	case ${ACCEL:-tcg}/$1 in
 	kvm/svm|kvm/vmx) echo qemu-system-x86_64 -accel kvm -cpu host -smp 2 -m 2G ;;
 	kvm/*) echo qemu-system-aarch64 -accel kvm -machine virt,virtualization=on,gic-version=3 -cpu host -smp 2 -m 2G ;;
+	icount/svm) echo qemu-system-x86_64 -accel tcg -icount shift=0,sleep=off -seed 1 -rtc base=2020-01-01,clock=vm -cpu max -smp 1 -m 2G ;;
 	tcg/svm) echo qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2G ;;
 	tcg/vhe) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=3 -cpu max -smp 2 -m 2G ;;
 	tcg/nvhe) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=3 -cpu cortex-a57 -smp 2 -m 2G ;;
@@ -195,6 +201,7 @@ cmdline()
 	local common="panic=-1 oops=panic loglevel=5" mem=1856M
 
 	[[ ${2-} != base ]] || mem=1920M
+	[[ ${ACCEL-} != icount ]] || common+=" nokaslr norandmaps randomize_kstack_offset=off"
 	case $1 in
 	svm) echo "console=ttyS0 $common mem=$mem maxcpus=1 tsc=reliable clocksource=tsc" ;;
 	vmx) echo "console=ttyS0 $common mem=$mem tsc=reliable clocksource=tsc no_timer_check" ;;

@@ -44,7 +44,7 @@ tests_on()
 tests_of()
 {
 	case $1 in
-	x86_64) { tests_on svm; tests_on vmx; } ;;
+	x86_64) { tests_on svm; tests_on vmx; echo gpc_bench; } ;;
 	arm64)  { tests_on vhe; tests_on nvhe; } ;;
 	esac | awk '!seen[$0]++'
 }

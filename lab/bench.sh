@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# make bench: what the cache costs on the base and here. The stock kernel is booted
+# with Debian's modules and with ours on an emulator that counts instructions, each
+# twice: the figures must repeat exactly.
+
+BENCH=$BUILD/bench
+BENCH_LIST=$TOP/lab/bench.list
+BENCH_RECORD=$TOP/lab/bench.recorded
+
+# bench_figures KTAP: "NAME VALUE" of a run
+bench_figures()
+{
+	tr -d '\r' <"$1" | awk '
+		/^# # [a-z0-9_]+ -?[0-9]+ (instructions|ticks)$/ {
+			if ($5 != "instructions") exit 1
+			print $3, $4
+		}'
+}
+
+# bench_size OBJECT: "memory" and the bytes of a cache
+bench_size()
+{
+	pahole -C gfn_to_pfn_cache "$1" | sed -n 's|.*/\* size: \([0-9]*\),.*|memory \1|p'
+}
+
+# bench_boot base|ours N: boot, fill build/bench/WHOSE.N
+bench_boot()
+{
+	local dir=$BENCH/$1.$2 bad
+
+	mkdir -p "$dir"
+	: >"$dir/ktap"
+	: >"$dir/console"
+	# Both with the base's memory.
+	boot_limited 1500 svm "$(kernel_of stock)" "$BENCH/$1.initrd" "$dir" base
+	bad=$(splats svm "$dir/console"; ktap svm "$dir/ktap" gpc_bench | grep -v $'\tpass\t' || :)
+	[[ -z $bad ]] || die "the boot with $1's modules failed, see $dir: $(head -n 1 <<<"$bad")"
+	bench_figures "$dir/ktap" >"$dir/figures" ||
+		die "this emulator's clock does not count instructions"
+}
+
+bench_count()
+{
+	local whose n pid rc=0
+	local -a boots
+	local -x ACCEL=icount
+
+	rm -rf "$BENCH"
+	mkdir -p "$BENCH"
+	for whose in base ours; do
+		job svm 300 gpc_bench >"$BENCH/$whose.initrd.job"
+		job_initramfs svm stock "$whose" "$BENCH/$whose.initrd"
+	done
+	for n in 1 2; do
+		boots=()
+		for whose in base ours; do
+			bench_boot "$whose" "$n" &
+			boots+=($!)
+		done
+		for pid in "${boots[@]}"; do
+			wait "$pid" || rc=1
+		done
+		[[ $rc -eq 0 ]] || exit 1
+	done
+	for whose in base ours; do
+		diff "$BENCH/$whose".[12]/figures ||
+			die "the figures of two boots with $whose's modules differ: $BENCH/$whose.[12]"
+		cp "$BENCH/$whose.1/figures" "$BENCH/$whose"
+	done
+	bench_size "$STOCK_HEADERS/vmlinux" >>"$BENCH/base"
+	bench_size "$(modules_dir stock)/src/arch/x86/kvm/kvm.ko" >>"$BENCH/ours"
+	rm -f "$BENCH"/*.initrd*
+}
+
+# bench_table LIST BASE OURS [RECORDED]: the table, with what is wrong beside the case
+# and below; fails if anything is
+bench_table()
+{
+	awk -v list="$1" -v base="$2" -v ours="$3" -v recorded="${4-}" '
+		function commas(n,   s) {
+			for (s = ""; n >= 1000; n = int(n / 1000)) s = sprintf(",%03d%s", n % 1000, s)
+			return n s
+		}
+		function ratio(a, b) {
+			if (a <= 0 || b <= 0) return "-"
+			return a / b < 0.01 ? sprintf("1/%d", b / a) : sprintf("%.2f", a / b)
+		}
+		function worse(a, b) { return a > b * 1.02 && a > b + 20 }
+		function wrong(what) { said[++bad] = name ": " what; mark = "  <-" }
+		FILENAME == list {
+			if (/^#/ || NF < 3) next
+			order[++n] = $1; bar[$1] = $2
+			sub(/^[^ ]+ +[^ ]+ +/, ""); text[order[n]] = $0
+			next
+		}
+		/^#/ { next }
+		FILENAME != recorded && !($1 in bar) { name = $1; wrong("is not in the list of cases") }
+		FILENAME == base { b[$1] = $2 }
+		FILENAME == ours { o[$1] = $2 }
+		FILENAME == recorded { r[$1] = $2 }
+		END {
+			printf "%-55s %12s %12s %8s\n", "instructions", "base", "patched", "ratio"
+			for (i = 1; i <= n; i++) {
+				name = order[i]; mark = ""
+				if (!(name in b)) wrong("the base has no figure")
+				if (!(name in o)) wrong("the series has no figure")
+				else if (bar[name] ~ /^[0-9]+$/) {
+					if (o[name] > bar[name]) wrong(o[name] " is above its bar of " bar[name])
+				} else if (bar[name] == "base" && (name in b) && worse(o[name], b[name]))
+					wrong(o[name] " is worse than " b[name] " on the base")
+				if (recorded != "" && !(name in r)) wrong("no figure is recorded")
+				else if (recorded != "" && worse(o[name], r[name]))
+					wrong(o[name] " is worse than " r[name] ", which is recorded")
+				printf "%-55s %12s %12s %8s%s\n", text[name], commas(b[name]), commas(o[name]),
+					ratio(o[name], b[name]), mark
+			}
+			for (i = 1; i <= bad; i++) print said[i]
+			exit bad > 0
+		}' "$@"
+}
+
+# bench_plot: build/bench/invalidation.svg
+bench_plot()
+{
+	awk '
+		FNR == NR { base[$1] = $2; next }
+		$1 == "none" { print 0, base[$1], $2; b = base[$1]; o = $2 }
+		/^miss_[0-9]/ { n = $1; sub("miss_", "", n); print n, b + base[$1], o + $2 }' \
+		"$BENCH/base" "$BENCH/ours" >"$BENCH/invalidation"
+	gnuplot <<-END
+		set terminal svg size 720,400 font "sans-serif,13" background "white"
+		set output "$BENCH/invalidation.svg"
+		set title "One invalidation that hits nothing"
+		set xlabel "active caches"
+		set ylabel "thousand instructions"
+		set xrange [0:5120]
+		set xtics 1024
+		set grid
+		set key top left
+		plot "$BENCH/invalidation" using 1:(\$2 / 1000) with linespoints title "Linux 6.12", \
+			"" using 1:(\$3 / 1000) with linespoints title "with the series"
+	END
+}
+
+# What figures are comparable for. QEMU's "max" CPU has other features in other
+# versions, and the kernel other code for them.
+bench_key()
+{
+	echo "Linux $KREL, QEMU $(qemu-system-x86_64 --version | sed -n 's/.* version \([0-9]*\.[0-9]*\).*/\1/p')"
+}
+
+# bench_recorded: the file to compare with, or nothing and why
+bench_recorded()
+{
+	local key
+
+	key=$(bench_key)
+	if [[ ! -e $BENCH_RECORD ]]; then
+		note "no figures are recorded (make bench RECORD=1)" >&2
+	elif [[ $(head -n 1 "$BENCH_RECORD") != "# $key" ]]; then
+		note "not compared with the recorded figures, which are for $(sed 's/^# //; q' "$BENCH_RECORD"); this is $key" >&2
+	else
+		echo "$BENCH_RECORD"
+	fi
+}
+
+# bench_record: ours becomes what is recorded; table and plot go into the README
+bench_record()
+{
+	local key
+
+	key=$(bench_key)
+	{ echo "# $key"; cat "$BENCH/ours"; } >"$BENCH_RECORD"
+	mkdir -p "$TOP/docs"
+	cp "$BENCH/invalidation.svg" "$TOP/docs/bench.svg"
+	awk -v key="$key" -v date="$(date +%F)" -v table="$BENCH/table.txt" '
+		/^<!-- end of the figures -->/ { skip = 0 }
+		!skip
+		/^<!-- figures: make bench RECORD=1 -->/ {
+			print "Recorded " date ": " key ".\n\n```"
+			while ((getline line < table) > 0) print line
+			print "```\n\n![Cost of an invalidation by the number of caches](docs/bench.svg)"
+			skip = 1
+		}' "$TOP/README.md" >"$BENCH/README.md"
+	cp "$BENCH/README.md" "$TOP/README.md"
+	note "recorded in lab/bench.recorded, docs/bench.svg and README.md"
+}
+
+verb_bench()
+{
+	local rc=0 recorded=
+
+	[[ "${PLATFORM:-svm} ${VARIANT:-stock} ${ACCEL:-tcg}" = "svm stock tcg" ]] ||
+		die "make bench is for PLATFORM=svm, VARIANT=stock, ACCEL=tcg only: it compares modules on one kernel"
+	need build svm bench
+	stock
+	prepare svm ours
+	step bench "boot svm with the base's modules and ours, twice" bench_count
+	[[ -n ${RECORD-} ]] || recorded=$(bench_recorded)
+	bench_table "$BENCH_LIST" "$BENCH/base" "$BENCH/ours" ${recorded:+"$recorded"} >"$BENCH/table.txt" || rc=1
+	step bench-plot "plot build/bench/invalidation.svg" bench_plot
+	cat "$BENCH/table.txt"
+	[[ -z ${RECORD-} ]] || bench_record
+	[[ $rc -eq 0 ]] || die "make bench: cases are worse than they may be; see above"
+}
