@@ -30,7 +30,6 @@
 
 struct kvm;
 struct mmu_notifier_range;
-struct page;
 
 /* A structure may cross the end of a page, but none is larger than one. */
 #define KVM_GPC_MAX_PAGES	2
@@ -45,16 +44,13 @@ enum kvm_gpc_map_type {
 
 /**
  * struct kvm_gpc_map - page frames at one contiguous kernel address
- * @pfns: page frames, in the order of their addresses
- * @pages: their struct pages where these are reference-counted, else %NULL; good only
- *	   for as long as the references are held
- * @nr_pages: how many
+ * @pfns: page frames, in the order of their addresses; not for the direct map
+ * @nr_pages: how many; not for the direct map
  * @type: how they are mapped
  * @base: kernel address of the first one
  */
 struct kvm_gpc_map {
 	kvm_pfn_t pfns[KVM_GPC_MAX_PAGES];
-	struct page *pages[KVM_GPC_MAX_PAGES];
 	u8 nr_pages;
 	u8 type;
 	void *base;
@@ -88,7 +84,8 @@ struct kvm_gpc_page {
  * @len: bytes from there that a use may touch, fixed by the activation
  * @generation: of the memslots that gave @pages; for a @gpa only
  * @khva: kernel address of the first byte
- * @map: what @khva points into; a refresh takes it out, to reuse or undo it
+ * @refreshing: @map is the refresh's that is under way, to reuse or undo
+ * @map: what @khva points into
  * @pages: the user pages of @uhva and of the last byte
  * @nr_pages: 1, or 2 when these are two
  * @refresh_lock: one activation or refresh at a time
@@ -104,6 +101,7 @@ struct gfn_to_pfn_cache {
 	atomic_t users;
 	bool active;
 	bool missed;
+	bool refreshing;
 	u8 nr_pages;
 	gpa_t gpa;
 	unsigned long uhva;

@@ -18,21 +18,21 @@
 #endif
 
 /* RAM that the kernel manages: its pages have references, and most an address. */
-static void *gpc_map_managed(struct kvm_gpc_map *map, bool contiguous)
+static void *gpc_map_managed(struct kvm_gpc_map *map, struct page **pages, bool contiguous)
 {
 	bool lowmem = true;
 	unsigned int i;
 
 	for (i = 0; i < map->nr_pages; i++)
-		lowmem &= !PageHighMem(map->pages[i]);
+		lowmem &= !PageHighMem(pages[i]);
 
 	if (lowmem && contiguous) {
 		map->type = KVM_GPC_MAP_DIRECT;
-		return page_address(map->pages[0]);
+		return page_address(pages[0]);
 	}
 
 	map->type = KVM_GPC_MAP_VMAP;
-	return vmap(map->pages, map->nr_pages, VM_MAP, PAGE_KERNEL);
+	return vmap(pages, map->nr_pages, VM_MAP, PAGE_KERNEL);
 }
 
 #ifdef CONFIG_HAS_IOMEM
@@ -75,7 +75,10 @@ static void *gpc_map_unmanaged(struct kvm_gpc_map *map)
 
 /**
  * kvm_gpc_map - give page frames a kernel address
- * @map: @map->pfns, @map->pages and @map->nr_pages; the rest is set
+ * @map: mapping to fill in
+ * @pfns: page frames
+ * @pages: their struct pages where these are reference-counted, else %NULL
+ * @nr_pages: how many
  *
  * What is no RAM must be contiguous: its memory type is known to memremap() only.  And
  * of two pages that are not contiguous either both or none must have a struct page:
@@ -85,18 +88,30 @@ static void *gpc_map_unmanaged(struct kvm_gpc_map *map)
  *
  * Return: 0, or -EFAULT when the pages cannot be mapped.
  */
-noinline int kvm_gpc_map(struct kvm_gpc_map *map)
+noinline int kvm_gpc_map(struct kvm_gpc_map *map, const kvm_pfn_t *pfns,
+			 struct page **pages, unsigned int nr_pages)
 {
 	bool managed = true, contiguous = true;
 	unsigned int i;
 
+	/* As good as always. */
+	if (likely(nr_pages == 1 && pages[0] && !PageHighMem(pages[0]))) {
+		map->type = KVM_GPC_MAP_DIRECT;
+		map->base = page_address(pages[0]);
+		return 0;
+	}
+
+	map->nr_pages = nr_pages;
+	for (i = 0; i < nr_pages; i++)
+		map->pfns[i] = pfns[i];
+
 	for (i = 0; i < map->nr_pages; i++) {
-		managed &= !!map->pages[i];
+		managed &= !!pages[i];
 		contiguous &= map->pfns[i] == map->pfns[0] + i;
 	}
 
 	if (managed)
-		map->base = gpc_map_managed(map, contiguous);
+		map->base = gpc_map_managed(map, pages, contiguous);
 	else if (contiguous)
 		map->base = gpc_map_range(map);
 	else

@@ -114,11 +114,20 @@
 INTERVAL_TREE_DEFINE(struct kvm_gpc_page, rb, unsigned long, subtree_last,
 		     GPC_PAGE_START, GPC_PAGE_LAST, static, gpc_tree)
 
+#define GPC_IS_OPEN	1	/* of a refresh: there is nothing to look up */
+
 /* --- Open and closed ------------------------------------------------------ */
 
 static bool gpc_is_open(struct gfn_to_pfn_cache *gpc)
 {
 	return atomic_read(&gpc->users) >= 0;
+}
+
+/* Is it bound by the memslots of the moment? */
+static bool gpc_is_current(struct gfn_to_pfn_cache *gpc)
+{
+	return gpc->gpa == INVALID_GPA ||
+	       gpc->generation == kvm_memslots(gpc->kvm)->generation;
 }
 
 static void gpc_open(struct gfn_to_pfn_cache *gpc)
@@ -508,7 +517,7 @@ static bool gpc_is_private(struct gfn_to_pfn_cache *gpc)
 {
 	unsigned int i;
 
-	if (gpc->gpa == INVALID_GPA)
+	if (likely(!kvm_arch_has_private_mem(gpc->kvm)) || gpc->gpa == INVALID_GPA)
 		return false;
 
 	for (i = 0; i < gpc->nr_pages; i++) {
@@ -522,7 +531,7 @@ static bool gpc_is_private(struct gfn_to_pfn_cache *gpc)
  * May a lookup begin?  0 if so, and invalidations from here on set @missed; -EAGAIN when
  * it has to wait; or why there can be none.
  */
-static int gpc_lookup_may_begin(struct gfn_to_pfn_cache *gpc)
+static __always_inline int gpc_lookup_may_begin(struct gfn_to_pfn_cache *gpc)
 {
 	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
 
@@ -537,55 +546,59 @@ static int gpc_lookup_may_begin(struct gfn_to_pfn_cache *gpc)
 	return 0;
 }
 
-/* Take the mapping out of a closed cache. */
-static void gpc_take_map(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
-{
-	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
-
-	*map = gpc->map;
-	gpc->map.type = KVM_GPC_MAP_NONE;
-	gpc->khva = NULL;
-}
-
 static void gpc_make_active(struct gfn_to_pfn_cache *gpc)
 {
 	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
 
-	if (!gpc->active) {
-		WRITE_ONCE(gpc->active, true);
-		gpc->kvm->gpcs.nr_active++;
-	}
+	WRITE_ONCE(gpc->active, true);
+	gpc->kvm->gpcs.nr_active++;
 }
 
 /*
- * Bind the cache to where the address leads now.  Returns %true if it is open: the pages
- * are still those that are mapped, and only the generation or the offset in them were
- * other, if anything.  If not, @map gets the mapping, and @ret says whether a lookup may
- * begin, as gpc_lookup_may_begin() does.
+ * A refresh that needs no new binding: the memslots are the same.  Returns %true if it is
+ * at its end or @ret says that it may begin, has to wait, or cannot be; and %false if the
+ * cache is to be bound anew.
  */
-static bool gpc_bind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b, bool activate,
-		     struct kvm_gpc_map *map, int *ret)
+static bool gpc_begin(struct gfn_to_pfn_cache *gpc, unsigned long len, int *ret)
+{
+	bool bound = true;
+
+	spin_lock(&gpc->kvm->mn_invalidate_lock);
+	if (unlikely(!gpc->active || len > gpc->len)) {
+		*ret = -EINVAL;
+	} else if (unlikely(!gpc_in_tree(gpc) || !gpc_is_current(gpc))) {
+		bound = false;
+	} else if (unlikely(gpc_is_open(gpc))) {
+		/* Somebody else has done it, while this one waited for refresh_lock. */
+		*ret = GPC_IS_OPEN;
+	} else {
+		gpc->refreshing = true;
+		*ret = gpc_lookup_may_begin(gpc);
+	}
+	spin_unlock(&gpc->kvm->mn_invalidate_lock);
+
+	return bound;
+}
+
+/*
+ * Bind the cache to where the address leads now.  Returns GPC_IS_OPEN if it is: the pages
+ * are still those that are mapped, and only the generation or the offset in them were
+ * other, if anything.  If not, whether a lookup may begin, as gpc_lookup_may_begin() says.
+ */
+static int gpc_bind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b, bool activate)
 {
 	struct kvm *kvm = gpc->kvm;
-	bool open = false, same;
+	bool same, was_open;
 	unsigned int i;
+	int ret;
 
 	spin_lock(&kvm->mn_invalidate_lock);
 
-	if (activate)
+	if (activate && !gpc->active)
 		gpc_make_active(gpc);
 
-	same = gpc_is_open(gpc);
-	if (same) {
-		same = gpc_same_pages(gpc, b);
-		/* Somebody else has done it, while this one waited for refresh_lock. */
-		if (same && gpc->gpa == b->gpa && gpc->uhva == b->uhva &&
-		    gpc->len == b->len && gpc->generation == b->generation) {
-			open = true;
-			goto unlock;
-		}
-		gpc_close(gpc);
-	}
+	was_open = gpc_is_open(gpc);
+	gpc_close(gpc);
 
 	/* Also when a deactivation came first: it holds until the next activation. */
 	gpc->gpa = b->gpa;
@@ -595,37 +608,37 @@ static bool gpc_bind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b, bool a
 	for (i = 0; i < b->nr_pages; i++)
 		gpc->pages[i].memslot = b->pages[i].memslot;
 
-	if (gpc->active && !gpc_same_pages(gpc, b)) {
+	same = gpc_same_pages(gpc, b);
+	if (gpc->active && !same) {
 		gpc_leave_tree(gpc);
 		gpc_enter_tree(gpc, b);
 	}
 
-	*ret = gpc_lookup_may_begin(gpc);
-	if (same && !*ret && !gpc_is_private(gpc)) {
+	ret = gpc_lookup_may_begin(gpc);
+	if (was_open && same && !ret && !gpc_is_private(gpc)) {
 		gpc->khva = gpc->map.base + offset_in_page(gpc->uhva);
 		kvm->stat.generic.gpc_refreshes++;
 		gpc_open(gpc);
-		open = true;
+		ret = GPC_IS_OPEN;
 	} else {
-		gpc_take_map(gpc, map);
+		gpc->refreshing = gpc->active;
 	}
-unlock:
 	spin_unlock(&kvm->mn_invalidate_lock);
-	return open;
+
+	return ret;
 }
 
 /* The address leads nowhere: keep it for the next refresh, and nothing else. */
-static void gpc_unbind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b, bool activate,
-		       struct kvm_gpc_map *map)
+static void gpc_unbind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b, bool activate)
 {
 	spin_lock(&gpc->kvm->mn_invalidate_lock);
-	if (activate)
+	if (activate && !gpc->active)
 		gpc_make_active(gpc);
 	gpc_close(gpc);
 	gpc->gpa = b->gpa;
 	gpc->uhva = b->uhva;
 	gpc->len = b->len;
-	gpc_take_map(gpc, map);
+	gpc->refreshing = gpc->active;
 	spin_unlock(&gpc->kvm->mn_invalidate_lock);
 }
 
@@ -674,7 +687,17 @@ static noinline int gpc_lookup_pfn(unsigned long uhva, kvm_pfn_t *pfn)
 }
 ALLOW_ERROR_INJECTION(gpc_lookup_pfn, ERRNO);
 
-static int gpc_lookup_pfns(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
+static void gpc_put_pages(struct page **pages, unsigned int nr_pages)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr_pages; i++) {
+		if (pages[i])
+			put_page(pages[i]);
+	}
+}
+
+static int gpc_lookup_pfns(struct gfn_to_pfn_cache *gpc, kvm_pfn_t *pfns, struct page **pages)
 {
 	unsigned int i;
 	int ret;
@@ -683,15 +706,13 @@ static int gpc_lookup_pfns(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map
 		return -EFAULT;
 
 	for (i = 0; i < gpc->nr_pages; i++) {
-		ret = gpc_lookup_pfn(gpc->pages[i].uhva, &map->pfns[i]);
-		if (ret) {
-			while (i--)
-				kvm_release_pfn_clean(map->pfns[i]);
+		ret = gpc_lookup_pfn(gpc->pages[i].uhva, &pfns[i]);
+		if (unlikely(ret)) {
+			gpc_put_pages(pages, i);
 			return ret;
 		}
-		map->pages[i] = kvm_pfn_to_refcounted_page(map->pfns[i]);
+		pages[i] = kvm_pfn_to_refcounted_page(pfns[i]);
 	}
-	map->nr_pages = gpc->nr_pages;
 	return 0;
 }
 
@@ -699,11 +720,16 @@ static int gpc_lookup_pfns(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map
  * Does the old mapping serve again?  It does when only the page tables had changed; but
  * an address in the direct map is asked for anew, it costs nothing.
  */
-static bool gpc_map_serves(struct kvm_gpc_map *old, struct kvm_gpc_map *new)
+static bool gpc_map_serves(struct kvm_gpc_map *map, kvm_pfn_t *pfns, unsigned int nr_pages)
 {
-	return (old->type == KVM_GPC_MAP_VMAP || old->type == KVM_GPC_MAP_MEMREMAP) &&
-	       old->nr_pages == new->nr_pages &&
-	       !memcmp(old->pfns, new->pfns, new->nr_pages * sizeof(new->pfns[0]));
+	return map->nr_pages == nr_pages &&
+	       !memcmp(map->pfns, pfns, nr_pages * sizeof(pfns[0]));
+}
+
+/* Is there something to be undone, that may as well be used again? */
+static bool gpc_is_mapped(struct kvm_gpc_map *map)
+{
+	return map->type == KVM_GPC_MAP_VMAP || map->type == KVM_GPC_MAP_MEMREMAP;
 }
 
 /*
@@ -712,105 +738,80 @@ static bool gpc_map_serves(struct kvm_gpc_map *old, struct kvm_gpc_map *new)
  * written.  When the cache is published, because nobody has cleaned them since the
  * lookup: that takes an invalidation.
  */
-static void gpc_dirty_pages(struct kvm_gpc_map *map)
+static void gpc_dirty_pages(struct page **pages, unsigned int nr_pages)
 {
 	unsigned int i;
 
-	for (i = 0; i < map->nr_pages; i++) {
-		if (map->pages[i] && !PageReserved(map->pages[i]))
-			SetPageDirty(map->pages[i]);
+	for (i = 0; i < nr_pages; i++) {
+		if (pages[i] && !PageReserved(pages[i]))
+			SetPageDirty(pages[i]);
 	}
 }
 
-static bool gpc_publish(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
+static int gpc_publish(struct gfn_to_pfn_cache *gpc, struct page **pages)
 {
 	struct kvm *kvm = gpc->kvm;
-	bool published;
+	int ret = 0;
 
 	spin_lock(&kvm->mn_invalidate_lock);
-	published = !gpc->missed;
-	if (likely(published)) {
-		gpc_dirty_pages(map);
-		gpc->map = *map;
-		gpc->khva = map->base + offset_in_page(gpc->uhva);
+	if (likely(!gpc->missed)) {
+		gpc_dirty_pages(pages, gpc->nr_pages);
+		gpc->khva = gpc->map.base + offset_in_page(gpc->uhva);
+		gpc->refreshing = false;
 		kvm->stat.generic.gpc_refreshes++;
 		gpc_open(gpc);
 	} else {
 		kvm->stat.generic.gpc_refresh_retries++;
+		ret = -EAGAIN;
 	}
 	spin_unlock(&kvm->mn_invalidate_lock);
 
-	return published;
+	return ret;
 }
 
 /*
  * Look the pages up, map them and publish, unless an invalidation came between.
- * @map is what was mapped before, and what is now if it is not published.  Returns 0
- * for done, -EAGAIN for once more, or what failed.
+ * Returns 0 for done, -EAGAIN for once more, or what failed.
  */
-static int gpc_lookup(struct gfn_to_pfn_cache *gpc, struct kvm_gpc_map *map)
+static int gpc_lookup(struct gfn_to_pfn_cache *gpc)
 {
-	struct kvm_gpc_map new;
-	unsigned int i;
+	unsigned int nr_pages = gpc->nr_pages;
+	struct page *pages[KVM_GPC_MAX_PAGES];
+	kvm_pfn_t pfns[KVM_GPC_MAX_PAGES];
 	int ret;
 
-	ret = gpc_lookup_pfns(gpc, &new);
-	if (ret)
+	ret = gpc_lookup_pfns(gpc, pfns, pages);
+	if (unlikely(ret))
 		return ret;
 
-	if (!gpc_map_serves(map, &new)) {
-		kvm_gpc_unmap(map);
-		ret = kvm_gpc_map(&new);
-		*map = new;
-	} else {
-		memcpy(map->pages, new.pages, sizeof(new.pages));
-	}
-
-	if (!ret)
-		ret = gpc_publish(gpc, map) ? 0 : -EAGAIN;
+	if (unlikely(gpc_is_mapped(&gpc->map)) && !gpc_map_serves(&gpc->map, pfns, nr_pages))
+		kvm_gpc_unmap(&gpc->map);
+	if (likely(!gpc_is_mapped(&gpc->map)))
+		ret = kvm_gpc_map(&gpc->map, pfns, pages, nr_pages);
+	if (likely(!ret))
+		ret = gpc_publish(gpc, pages);
 
 	/* From here on invalidation alone keeps the pages. */
-	for (i = 0; i < new.nr_pages; i++) {
-		if (new.pages[i])
-			kvm_release_page_clean(new.pages[i]);
-	}
+	gpc_put_pages(pages, nr_pages);
 	return ret;
 }
 
 /* --- Refresh --------------------------------------------------------------- */
 
 /*
- * Bind the cache to an address and look its pages up.  On failure it is left closed
- * and out of the tree.
+ * Look the pages up, as often as it takes.  @ret says whether a lookup may begin.  On
+ * failure the cache is left closed, unmapped and out of the tree.
  */
-static int __gpc_refresh(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
-			 unsigned long len, bool activate)
+static int gpc_finish(struct gfn_to_pfn_cache *gpc, int ret)
 {
-	struct kvm_gpc_map map;
 	unsigned int retries = 0;
-	struct gpc_binding b;
 	u64 waited = 0;
-	int ret = 0;
 
-	lockdep_assert_held(&gpc->refresh_lock);
-
-	/* Page tables are looked up in current->mm: a vCPU's, or borrowed by irqfd. */
-	if (unlikely(!gpc_translate(gpc->kvm, &b, gpa, uhva, len) ||
-		     current->mm != gpc->kvm->mm)) {
-		gpc_unbind(gpc, &b, activate, &map);
-		ret = -EFAULT;
-		goto fail;
-	}
-
-	if (gpc_bind(gpc, &b, activate, &map, &ret))
-		goto out;
-
-	for (;;) {
+	while (ret <= 0) {
 		if (unlikely(ret == -EAGAIN))
 			ret = gpc_lookup_wait(gpc, &waited);
-		if (unlikely(ret))
-			break;
-		ret = gpc_lookup(gpc, &map);
+		if (likely(!ret))
+			ret = gpc_lookup(gpc);
 		if (likely(ret != -EAGAIN))
 			break;
 		if (fatal_signal_pending(current)) {
@@ -820,17 +821,37 @@ static int __gpc_refresh(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long 
 		retries++;
 		cond_resched();
 	}
-	if (likely(!ret))
-		goto out;
-fail:
-	kvm_gpc_unmap(&map);
-	spin_lock(&gpc->kvm->mn_invalidate_lock);
-	gpc_leave_tree(gpc);
-	gpc->kvm->stat.generic.gpc_refresh_failures++;
-	spin_unlock(&gpc->kvm->mn_invalidate_lock);
-out:
-	trace_kvm_gpc_refresh(gpc, gpa, gpc->uhva, retries, waited, ret);
+
+	if (unlikely(ret < 0)) {
+		kvm_gpc_unmap(&gpc->map);
+		spin_lock(&gpc->kvm->mn_invalidate_lock);
+		gpc->refreshing = false;
+		gpc_leave_tree(gpc);
+		gpc->kvm->stat.generic.gpc_refresh_failures++;
+		spin_unlock(&gpc->kvm->mn_invalidate_lock);
+	}
+	if (ret == GPC_IS_OPEN)
+		ret = 0;
+
+	trace_kvm_gpc_refresh(gpc, gpc->gpa, gpc->uhva, retries, waited, ret);
 	return ret;
+}
+
+/* Bind the cache to an address and look its pages up. */
+static int gpc_bind_and_refresh(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
+				unsigned long len, bool activate)
+{
+	struct gpc_binding b;
+
+	lockdep_assert_held(&gpc->refresh_lock);
+
+	/* Page tables are looked up in current->mm: a vCPU's, or borrowed by irqfd. */
+	if (likely(gpc_translate(gpc->kvm, &b, gpa, uhva, len) &&
+		   current->mm == gpc->kvm->mm))
+		return gpc_finish(gpc, gpc_bind(gpc, &b, activate));
+
+	gpc_unbind(gpc, &b, activate);
+	return gpc_finish(gpc, -EFAULT);
 }
 
 /*
@@ -846,10 +867,10 @@ static int gpc_refresh(struct gfn_to_pfn_cache *gpc, unsigned long len)
 
 	if (fatal_signal_pending(current))
 		ret = -EINTR;
-	else if (READ_ONCE(gpc->active) && len <= gpc->len)
-		ret = __gpc_refresh(gpc, gpc->gpa, gpc->uhva, gpc->len, false);
-	else
-		ret = -EINVAL;
+	else if (!gpc_begin(gpc, len, &ret))
+		ret = gpc_bind_and_refresh(gpc, gpc->gpa, gpc->uhva, gpc->len, false);
+	else if (ret != -EINVAL)
+		ret = gpc_finish(gpc, current->mm == gpc->kvm->mm ? ret : -EFAULT);
 
 	mutex_unlock(&gpc->refresh_lock);
 	return ret;
@@ -870,9 +891,7 @@ static __always_inline void *gpc_use_begin(struct gfn_to_pfn_cache *gpc, unsigne
 	preempt_disable();
 	if (likely(atomic_inc_unless_negative(&gpc->users))) {
 		rwlock_acquire_read(&gpc->dep_map, 0, 1, _RET_IP_);
-		if (likely(len <= gpc->len &&
-			   (gpc->gpa == INVALID_GPA ||
-			    gpc->generation == kvm_memslots(gpc->kvm)->generation)))
+		if (likely(len <= gpc->len && gpc_is_current(gpc)))
 			return gpc->khva;
 		gpc_use_end(gpc);
 	} else {
@@ -1006,7 +1025,7 @@ static int gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long u
 	if (mutex_lock_killable(&gpc->refresh_lock))
 		return -EINTR;
 
-	ret = __gpc_refresh(gpc, gpa, uhva, len, true);
+	ret = gpc_bind_and_refresh(gpc, gpa, uhva, len, true);
 	trace_kvm_gpc_activate(gpc, gpa, gpc->uhva, len, ret);
 
 	mutex_unlock(&gpc->refresh_lock);
@@ -1099,7 +1118,8 @@ void kvm_gpc_deactivate(struct gfn_to_pfn_cache *gpc)
 		kvm->gpcs.nr_active--;
 		gpc_close(gpc);
 		gpc_leave_tree(gpc);
-		gpc_take_map(gpc, &map);
+		if (!gpc->refreshing)
+			swap(map, gpc->map);
 		wake_up_all(&kvm->gpcs.wait);
 	}
 	spin_unlock(&kvm->mn_invalidate_lock);
