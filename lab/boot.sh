@@ -123,6 +123,14 @@ stock_module()
 	esac
 }
 
+# kcsan_scope DIR: the functions of the kernel built there between which a race is
+# reported: KVM's, and those of the trees that it keeps
+kcsan_scope()
+{
+	nm --defined-only "$1"/arch/*/kvm/built-in.a "$1"/lib/{rbtree,interval_tree}.o |
+		awk '$2 ~ /^[tT]$/ && $3 !~ /^__(pfx|cfi)_/ { print $3 }' | sort -u
+}
+
 # job_initramfs PLATFORM VARIANT base|ours OUT: the modules and the job on top
 job_initramfs()
 {
@@ -141,6 +149,7 @@ job_initramfs()
 			echo "$m $args"
 		done < <(modules_for "$platform") >"$t/lab/modules"
 	fi
+	[[ $variant != kcsan.* ]] || kcsan_scope "$(kernel_dir "$variant" "${whose/ours/}")" >"$t/lab/kcsan"
 	[[ $platform = [vn]*he ]] || gcc -static -O2 -o "$t/lab/holdvm" "$TOP/lab/holdvm.c"
 	(cd "$t" && into "$out.job.gz" pack)
 	cat "$BUILD/initramfs.$(platform_arch "$platform").cpio.gz" "$out.job.gz" >"$out"
@@ -202,6 +211,8 @@ cmdline()
 
 	[[ ${2-} != base ]] || mem=1920M
 	[[ ${ACCEL-} != icount ]] || common+=" nokaslr norandmaps randomize_kstack_offset=off"
+	# Debian's kernels could poison free pages, too; it is the debug kernel that does.
+	[[ ${VARIANT-} != debug ]] || common+=" page_poison=1"
 	case $1 in
 	svm) echo "console=ttyS0 $common mem=$mem maxcpus=1 tsc=reliable clocksource=tsc" ;;
 	vmx) echo "console=ttyS0 $common mem=$mem tsc=reliable clocksource=tsc no_timer_check" ;;
@@ -221,7 +232,7 @@ kernel_of()
 {
 	case $1 in
 	stock|rt) echo "$STOCK/boot/vmlinuz-$KREL" ;;
-	*) echo "$BUILD/${2:+$2-}$1/$(kernel_image "$1")" ;;
+	*) echo "$(kernel_dir "$@")/$(kernel_image "$1")" ;;
 	esac
 }
 

@@ -27,8 +27,8 @@ variant_of()
 	fi
 	case $arch/$v in
 	x86_64/stock|x86_64/rt|x86_64/x86_64|arm64/arm64) echo "$v" ;;
-	*/debug|*/kcsan) echo "$v.$arch" ;;
-	*) die "VARIANT=$v is no kernel for $1; on x86: stock rt debug kcsan, on arm64: arm64 debug kcsan" ;;
+	*/debug|*/kcsan|arm64/rt) echo "$v.$arch" ;;
+	*) die "VARIANT=$v is no kernel for $1; on x86: stock rt debug kcsan, on arm64: arm64 rt debug kcsan" ;;
 	esac
 }
 
@@ -218,15 +218,21 @@ kernel_image()
 	esac
 }
 
-# kernel VARIANT [base]: build/VARIANT, of the tree or of the pristine base
+# kernel_dir VARIANT [base]: where that kernel is built
+kernel_dir()
+{
+	echo "$BUILD/${2:+$2-}$1"
+}
+
+# kernel VARIANT [base]: that kernel, of the tree or of the pristine base
 kernel()
 {
-	local variant=$1 src=$TREE dir=$BUILD/$1 arch=${1##*.} key
+	local variant=$1 src=$TREE dir arch=${1##*.} key
 	local -a args
 
+	dir=$(kernel_dir "$@")
 	if [[ ${2-} = base ]]; then
 		src=$BUILD/base-tree
-		dir=$BUILD/base-$1
 		base_tree
 	else
 		tree

@@ -76,9 +76,9 @@ lost()
 }
 
 @test "config: a kernel is its architecture, its variant, and both together" {
-	touch "$TOP"/configs/{x86_64,arm64,debug,debug.x86_64,kcsan}
-	run lab 'for v in debug.x86_64 debug.arm64 kcsan.x86_64 arm64; do fragments "$v" | sed "s|.*/||" | tr "\n" " "; echo; done'
-	is "$output" $'x86_64 debug debug.x86_64 \narm64 debug \nx86_64 kcsan \narm64 '
+	touch "$TOP"/configs/{x86_64,arm64,debug,debug.x86_64,kcsan,rt}
+	run lab 'for v in debug.x86_64 debug.arm64 kcsan.x86_64 rt.arm64 arm64; do fragments "$v" | sed "s|.*/||" | tr "\n" " "; echo; done'
+	is "$output" $'x86_64 debug debug.x86_64 \narm64 debug \nx86_64 kcsan \narm64 rt \narm64 '
 }
 
 @test "config: a lost symbol fails the step, and leaves no .config" {

@@ -85,6 +85,15 @@ verbs()
 	done
 }
 
+@test "input: unknown TESTS and PLATFORM of test-debug, test-kcsan and test-rt" {
+	for v in debug kcsan rt; do
+		TESTS="steal_time no_such_test" run verb "test-$v"
+		refused no_such_test
+		PLATFORM=sparc run verb "test-$v"
+		refused PLATFORM=sparc
+	done
+}
+
 @test "input: TESTS are names, not patterns" {
 	TESTS="steal.time" run verb run
 	refused steal.time
@@ -123,16 +132,16 @@ variants()
 	bad VARIANT=arm64
 	VARIANT=stock variants 'variant_of vhe'
 	bad VARIANT=stock
-	VARIANT=rt variants 'variant_of nvhe'
-	bad VARIANT=rt
+	VARIANT=stock variants 'variant_of nvhe'
+	bad VARIANT=stock
 }
 
 @test "input: a VARIANT of the other architecture ends run and test" {
 	VARIANT=arm64 variants verb_run
 	bad VARIANT=arm64
 	has_not DID
-	VARIANT=rt PLATFORM=vhe variants 'lab_tests() { :; }; verb_test'
-	bad VARIANT=rt
+	VARIANT=stock PLATFORM=vhe variants 'lab_tests() { :; }; verb_test'
+	bad VARIANT=stock
 	has_not DID
 }
 
@@ -146,10 +155,10 @@ variants()
 
 @test "input: each VARIANT that there is, by its folder" {
 	run lab 'BASE_KIND=debian; for v in "" stock rt debug kcsan; do VARIANT=$v; variant_of svm; done
-		for v in "" arm64 debug kcsan; do VARIANT=$v; variant_of vhe; done
+		for v in "" arm64 rt debug kcsan; do VARIANT=$v; variant_of vhe; done
 		VARIANT= BASE_KIND=tarball; variant_of svm'
 	is "$(xargs <<<"$output")" \
-		"stock stock rt debug.x86_64 kcsan.x86_64 arm64 arm64 debug.arm64 kcsan.arm64 x86_64"
+		"stock stock rt debug.x86_64 kcsan.x86_64 arm64 arm64 rt.arm64 debug.arm64 kcsan.arm64 x86_64"
 }
 
 @test "input: another make that runs" {

@@ -247,6 +247,71 @@ steal_time psci_test hypercalls page_fault_test"
 	has_not BUILT
 }
 
+# --- make test-VARIANT
+
+# variant VARIANT: its verb, with the kernels that are made in $TMP/kernels
+variant()
+{
+	go "kernel() { echo \"\$*\" >>$TMP/kernels; }; modules() { kernel \"\$@\"; }
+		lab_tests() { echo LAB; }; verb_test_variant $1"
+}
+
+@test "run: test-debug and test-kcsan run every test on their kernels, on svm and vhe" {
+	for v in debug kcsan; do
+		rm -f "$TMP"/{boots,kernels}
+		variant $v
+		good
+		is "$(sort "$TMP/kernels" | xargs)" "$v.arm64 $v.x86_64"
+		is "$(boots)" "svm: gpc_clock_test gpc_hva_test steal_time kvm_pv_test
+vhe: steal_time psci_test hypercalls"
+		has_not LAB
+		closing "7 passed, 0 failed, 0 skipped"
+	done
+}
+
+@test "run: test-rt runs every test on Debian's RT kernel on vmx, on a built one on vhe" {
+	variant rt
+	good
+	is "$(sort "$TMP/kernels" | xargs)" "rt rt.arm64"
+	is "$(boots)" "vhe: steal_time psci_test hypercalls
+vmx: gpc_clock_test gpc_hva_test steal_time kvm_pv_test"
+	has_not LAB
+	closing "7 passed, 0 failed, 0 skipped"
+}
+
+@test "run: test-VARIANT heeds PLATFORM and TESTS" {
+	PLATFORM=nvhe TESTS='steal_time hypercalls' variant debug
+	good
+	is "$(boots)" "nvhe: steal_time hypercalls"
+	is "$(cat "$TMP/kernels")" debug.arm64
+	closing "2 passed, 0 failed, 0 skipped"
+}
+
+@test "run: test-VARIANT fails with a splat, and the closing line stays the last" {
+	echo '[    9.0] BUG: KCSAN: data-race in gpc_a / gpc_b' >"$TMP/vhe.console"
+	TESTS=steal_time variant kcsan
+	is "$status" 1
+	has "kernel splat on vhe: fail: BUG: KCSAN: data-race in gpc_a / gpc_b"
+	closing "2 passed, 1 failed, 0 skipped"
+}
+
+@test "run: the debug kernel, and no other, poisons free pages" {
+	VARIANT=debug run lab 'cmdline vhe'
+	has page_poison=1
+	VARIANT=kcsan run lab 'cmdline vhe'
+	has_not page_poison
+	run lab 'cmdline vmx'
+	has_not page_poison
+}
+
+@test "run: KCSAN is to report on KVM's functions and those of its trees" {
+	fake nm 'printf "%s\n" "" "kvm_main.o:" "0000000000000000 t gpc_x.isra.0" "0000000000000010 T kvm_gpc_x" \
+			"0000000000000000 T __pfx_kvm_gpc_x" "0000000000000000 d data" "0000000000000010 T kvm_gpc_x"'
+	run lab 'kcsan_scope "$1"' "$BUILD/kcsan.arm64"
+	good
+	is "$output" $'gpc_x.isra.0\nkvm_gpc_x'
+}
+
 # --- make base-test
 
 @test "run: base-test is kept, and said beside our failures" {
