@@ -201,6 +201,14 @@ in_bochs()
 	[[ $1 = vmx && ${ACCEL:-tcg} = tcg ]]
 }
 
+# tsc_early: tell the guest what its TSC's frequency is; see tsckhz.c
+tsc_early()
+{
+	[[ ${ACCEL:-tcg} = tcg && $(uname -m) = x86_64 ]] || return 0
+	[[ $BUILD/tsckhz -nt $TOP/lab/tsckhz.c ]] || gcc -O2 -o "$BUILD/tsckhz" "$TOP/lab/tsckhz.c"
+	echo " tsc_early_khz=$("$BUILD/tsckhz")"
+}
+
 # cmdline PLATFORM [base]: on x86 the guest's kernel leaves some of the RAM alone,
 # for tests of memory without a struct page. The end of its own share lies within
 # one of the sections that struct pages are made for; not so on the base, which
@@ -214,7 +222,7 @@ cmdline()
 	# Debian's kernels could poison free pages, too; it is the debug kernel that does.
 	[[ ${VARIANT-} != debug ]] || common+=" page_poison=1"
 	case $1 in
-	svm) echo "console=ttyS0 $common mem=$mem maxcpus=1 tsc=reliable clocksource=tsc" ;;
+	svm) echo "console=ttyS0 $common mem=$mem maxcpus=1 tsc=reliable clocksource=tsc$(tsc_early)" ;;
 	vmx) echo "console=ttyS0 $common mem=$mem tsc=reliable clocksource=tsc no_timer_check" ;;
 	*) echo "console=ttyAMA0 $common" ;;
 	esac

@@ -304,6 +304,16 @@ vmx: gpc_clock_test gpc_hva_test steal_time kvm_pv_test"
 	has_not page_poison
 }
 
+@test "run: QEMU's x86 guest is told its TSC's frequency, which is the host's" {
+	fake uname 'echo x86_64'
+	printf '#!/bin/sh\necho 2596118\n' >"$BUILD/tsckhz"
+	chmod +x "$BUILD/tsckhz"
+	run lab 'cmdline svm'
+	has " tsc_early_khz=2596118"
+	run lab 'cmdline vmx; cmdline vhe; ACCEL=kvm; cmdline svm'
+	has_not tsc_early_khz
+}
+
 @test "run: KCSAN is to report on KVM's functions and those of its trees" {
 	fake nm 'printf "%s\n" "" "kvm_main.o:" "0000000000000000 t gpc_x.isra.0" "0000000000000010 T kvm_gpc_x" \
 			"0000000000000000 T __pfx_kvm_gpc_x" "0000000000000000 d data" "0000000000000010 T kvm_gpc_x"'
