@@ -118,9 +118,22 @@ prepare()
 }
 declare -A SELFTESTS_BUILT=()
 
-# limits of a boot, in seconds: a test, and the whole
-test_limit() { if in_bochs "$1"; then echo 600; else echo 300; fi; }
-boot_limit() { if in_bochs "$1"; then echo 1500; else echo 900; fi; }
+# limits of a boot, in seconds: a test, and the whole. Bochs is slow, and so is a
+# kernel that checks what it does.
+test_limit() { limit "$1" 600 900 300; }
+boot_limit() { limit "$1" 1500 3600 900; }
+
+# limit PLATFORM BOCHS CHECKED QEMU
+limit()
+{
+	if in_bochs "$1"; then
+		echo "$2"
+	elif [[ $(variant_of "$1") = *.* ]]; then
+		echo "$3"
+	else
+		echo "$4"
+	fi
+}
 
 # run_on PLATFORM ours|base TEST...: boot, fill build/results/WHOSE/PLATFORM
 run_on()

@@ -156,6 +156,12 @@ boots()
 	! kill -0 "$(cat "$TMP/r/pid")" 2>/dev/null || fail "it still runs"
 }
 
+@test "run: Bochs has more time than QEMU, and a kernel that checks itself, too" {
+	run lab 'BASE_KIND=debian; VARIANT=stock; test_limit svm; boot_limit svm; test_limit vmx
+		VARIANT=debug; test_limit svm; boot_limit vhe; VARIANT=rt; boot_limit vmx; boot_limit vhe'
+	is "$(xargs <<<"$output")" "300 900 600 900 3600 1500 3600"
+}
+
 @test "run: a test's arguments reach the guest under kselftest's name" {
 	run lab 'job svm 300 gpc_hva_test steal_time'
 	has "export KSELFTEST_GPC_HVA_TEST_ARGS='-i 2 -I 10'"
