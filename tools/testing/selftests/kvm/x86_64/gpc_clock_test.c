@@ -11,7 +11,6 @@
 #include "gpc.h"
 
 #include <linux/falloc.h>
-#include <linux/kernel-page-flags.h>
 #include <linux/mempolicy.h>
 
 #ifndef MADV_SOFT_OFFLINE
@@ -20,12 +19,8 @@
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT		21
 #endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE		25
-#endif
 
 #define KSM		"/sys/kernel/mm/ksm/"
-#define HUGE_SIZE	(2ul << 20)
 
 FIXTURE(gpc_clock)
 {
@@ -65,48 +60,6 @@ static void assert_follows(struct kvm_vcpu *vcpu, void *page)
 {
 	gpc_assert_served(vcpu, GPC_CLOCK);
 	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
-}
-
-/* 2 MiB of small pages, aligned to 2 MiB. */
-static void *mmap_aligned(void)
-{
-	void *mem = mmap(NULL, 2 * HUGE_SIZE, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	TEST_ASSERT(mem != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap()", -1));
-	mem = (void *)align_up((uintptr_t)mem, HUGE_SIZE);
-	GPC_REQUIRE(!madvise(mem, HUGE_SIZE, MADV_NOHUGEPAGE),
-		    "kernel without transparent huge pages");
-	memset(mem, GPC_POISON, HUGE_SIZE);
-	return mem;
-}
-
-static bool is_thp(void *hva)
-{
-	uint64_t flags;
-	int fd;
-
-	fd = open_path_or_exit("/proc/kpageflags", O_RDONLY);
-	TEST_ASSERT(pread(fd, &flags, sizeof(flags), gpc_pfn(hva) * sizeof(flags)) ==
-		    sizeof(flags), "Cannot read the page flags");
-	close(fd);
-	return flags & (BIT_ULL(KPF_THP));
-}
-
-static void make_huge(void *mem)
-{
-	int i, r;
-
-	TEST_ASSERT(!madvise(mem, HUGE_SIZE, MADV_HUGEPAGE),
-		    __KVM_SYSCALL_ERROR("madvise(MADV_HUGEPAGE)", -1));
-	for (i = 0; i < 100; i++) {
-		r = madvise(mem, HUGE_SIZE, MADV_COLLAPSE);
-		if (!r || errno != EAGAIN)
-			break;
-	}
-	GPC_REQUIRE(!r || errno != ENOMEM, "no huge page to collapse into");
-	TEST_ASSERT(!r, __KVM_SYSCALL_ERROR("madvise(MADV_COLLAPSE)", r));
-	TEST_ASSERT(is_thp(mem), "Collapsed, but not into a huge page");
 }
 
 CLOCK_TEST(follows_madvise_dontneed)
@@ -305,10 +258,11 @@ CLOCK_TEST(follows_ksm_unmerge)
 
 CLOCK_TEST(follows_thp_collapse)
 {
-	void *mem = mmap_aligned(), *page = clock_on(vcpu, mem, HUGE_SIZE), *hoard;
+	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page, *hoard;
 
+	page = clock_on(vcpu, mem, GPC_HUGE_SIZE);
 	memset(page, GPC_POISON, PAGE_SIZE);
-	make_huge(mem);
+	gpc_make_huge(mem);
 	hoard = gpc_hoard();
 
 	GPC_ASSERT_POISON(page, PAGE_SIZE);
@@ -319,11 +273,11 @@ CLOCK_TEST(follows_thp_collapse)
 /* A neighbour goes read-only: the huge mapping falls apart, the page stays. */
 CLOCK_TEST(survives_thp_mapping_split)
 {
-	void *mem = mmap_aligned(), *page;
+	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page;
 
-	make_huge(mem);
-	page = clock_on(vcpu, mem, HUGE_SIZE);
-	TEST_ASSERT(!mprotect(mem + HUGE_SIZE / 2, PAGE_SIZE, PROT_READ),
+	gpc_make_huge(mem);
+	page = clock_on(vcpu, mem, GPC_HUGE_SIZE);
+	TEST_ASSERT(!mprotect(mem + GPC_HUGE_SIZE / 2, PAGE_SIZE, PROT_READ),
 		    __KVM_SYSCALL_ERROR("mprotect()", -1));
 	assert_follows(vcpu, page);
 }
@@ -331,39 +285,39 @@ CLOCK_TEST(survives_thp_mapping_split)
 /* The clock's page alone is cut out of the huge page. */
 CLOCK_TEST(follows_madvise_dontneed_within_thp)
 {
-	void *mem = mmap_aligned(), *page;
+	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page;
 	uint64_t pfn;
 
-	make_huge(mem);
-	page = clock_on(vcpu, mem, HUGE_SIZE);
+	gpc_make_huge(mem);
+	page = clock_on(vcpu, mem, GPC_HUGE_SIZE);
 	pfn = gpc_pfn(page);
 	TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_DONTNEED),
 		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
 
 	assert_follows(vcpu, page);
 	TEST_ASSERT(gpc_pfn(page) != pfn, "Page was not cut out");
-	GPC_ASSERT_POISON(page + PAGE_SIZE, HUGE_SIZE - (page + PAGE_SIZE - mem));
+	GPC_ASSERT_POISON(page + PAGE_SIZE, GPC_HUGE_SIZE - (page + PAGE_SIZE - mem));
 }
 
 CLOCK_TEST(survives_thp_split)
 {
 	char dir[] = "/tmp/gpc.XXXXXX", range[64], path[64];
-	void *mem = mmap_aligned(), *page;
+	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page;
 	bool split;
 
-	make_huge(mem);
-	page = clock_on(vcpu, mem, HUGE_SIZE);
+	gpc_make_huge(mem);
+	page = clock_on(vcpu, mem, GPC_HUGE_SIZE);
 
 	/* Documentation/admin-guide/mm/transhuge.rst names no other way. */
 	GPC_REQUIRE(mkdtemp(dir), "no folder under /tmp for debugfs");
 	snprintf(path, sizeof(path), "%s/split_huge_pages", dir);
 	snprintf(range, sizeof(range), "%d,0x%lx,0x%lx", getpid(), (uintptr_t)mem,
-		 (uintptr_t)mem + HUGE_SIZE);
+		 (uintptr_t)mem + GPC_HUGE_SIZE);
 	split = !mount("none", dir, "debugfs", 0, NULL) && gpc_write_file(path, range);
 	umount2(dir, MNT_DETACH);
 	rmdir(dir);
 	GPC_REQUIRE(split, "no split_huge_pages in debugfs");
-	TEST_ASSERT(!is_thp(page), "Huge page was not split");
+	TEST_ASSERT(!gpc_is_thp(page), "Huge page was not split");
 
 	assert_follows(vcpu, page);
 }
@@ -374,38 +328,30 @@ CLOCK_TEST(survives_thp_split)
  */
 CLOCK_TEST(follows_hugetlb_replacement)
 {
-	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE |
-			  (21 << MAP_HUGE_SHIFT);
 	void *mem, *other, *page;
 	uint64_t pfn;
 
-	GPC_REQUIRE(gpc_set("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "2"),
-		    "kernel without 2 MiB hugetlb pages");
-	mem = mmap(NULL, HUGE_SIZE, PROT_READ | PROT_WRITE, flags, -1, 0);
-	other = mmap(NULL, HUGE_SIZE, PROT_READ | PROT_WRITE, flags, -1, 0);
-	GPC_REQUIRE(mem != MAP_FAILED && other != MAP_FAILED &&
-		    !madvise(mem, HUGE_SIZE, MADV_POPULATE_WRITE) &&
-		    !madvise(other, HUGE_SIZE, MADV_POPULATE_WRITE),
-		    "no two 2 MiB hugetlb pages to be had");
-	TEST_ASSERT(!madvise(other, HUGE_SIZE, MADV_DONTNEED),
+	gpc_hugetlb_pool("2");
+	mem = gpc_mmap_hugetlb(GPC_HUGE_SIZE);
+	other = gpc_mmap_hugetlb(GPC_HUGE_SIZE);
+	TEST_ASSERT(!madvise(other, GPC_HUGE_SIZE, MADV_DONTNEED),
 		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
 
-	memset(mem, GPC_POISON, HUGE_SIZE);
-	page = clock_on(vcpu, mem, HUGE_SIZE);
+	page = clock_on(vcpu, mem, GPC_HUGE_SIZE);
 	pfn = gpc_pfn(mem);
 
-	TEST_ASSERT(!madvise(mem, HUGE_SIZE, MADV_DONTNEED),
+	TEST_ASSERT(!madvise(mem, GPC_HUGE_SIZE, MADV_DONTNEED),
 		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
-	memset(other, GPC_POISON, HUGE_SIZE);
+	memset(other, GPC_POISON, GPC_HUGE_SIZE);
 	TEST_ASSERT(gpc_pfn(other) == pfn, "The pool did not hand out the last page freed");
 
 	assert_follows(vcpu, page);
-	GPC_ASSERT_POISON(other, HUGE_SIZE);
+	GPC_ASSERT_POISON(other, GPC_HUGE_SIZE);
 
 	/* The pool can shrink again once they are free. */
 	gpc_slot_delete(vcpu->vm);
-	munmap(mem, HUGE_SIZE);
-	munmap(other, HUGE_SIZE);
+	munmap(mem, GPC_HUGE_SIZE);
+	munmap(other, GPC_HUGE_SIZE);
 }
 
 CLOCK_TEST(follows_memfd_punch_hole)

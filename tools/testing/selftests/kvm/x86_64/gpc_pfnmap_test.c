@@ -8,9 +8,12 @@
  * all that is true of it: the page is not in the kernel's direct map.  So it is
  * with device memory that begins where RAM ends.
  */
-#include "gpc.h"
+#include "gpc_xen.h"
 
 #define FIRMWARE_MEMMAP	"/sys/firmware/memmap"
+
+/* Struct pages are made for so much at a time: SECTION_SIZE_BITS of sparsemem.h. */
+#define SECTION_SIZE	BIT(27)
 
 /* Twice the memslot. */
 #define RESERVE_SIZE	(2 * GPC_SIZE)
@@ -198,6 +201,181 @@ PFNMAP_TEST(returns_when_mapped_again)
 PFNMAP_TEST(is_served_right_behind_the_kernels_ram)
 {
 	assert_each_page_served(vcpu, map_reserve(NULL, NEAR, 0, GPC_SIZE));
+}
+
+/*
+ * Two pages of it behind one record, which crosses the end of the first one
+ */
+
+FIXTURE(gpc_pfnmap_span)
+{
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(gpc_pfnmap_span)
+{
+	GPC_REQUIRE_RUNSTATE();
+	self->vcpu = gpc_xen_create(_metadata);
+	gpc_set_abi(self->vcpu->vm, GPC_64);
+}
+
+FIXTURE_TEARDOWN(gpc_pfnmap_span)
+{
+	gpc_free(self->vcpu);
+}
+
+#define SPAN_TEST(test) KVM_ONE_VCPU_TEST(gpc_pfnmap_span, test, gpc_guest)
+
+#define RECORD	(GPC_SPAN_END - 20)
+
+static void *map_page(void *at, enum reserve where, int page)
+{
+	return memset(map_reserve(at, where, page * PAGE_SIZE, PAGE_SIZE),
+		      GPC_POISON, PAGE_SIZE);
+}
+
+static void *map_ram(void *at)
+{
+	return gpc_mmap(at, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+static void assert_span_served(struct kvm_vcpu *vcpu, const struct gpc_span *span)
+{
+	gpc_assert_record(vcpu, RECORD, GPC_64);
+	gpc_assert_record_in(vcpu, span, RECORD, GPC_64);
+}
+
+static struct gpc_span span_on(struct kvm_vcpu *vcpu, void *first, void *second)
+{
+	struct gpc_span span = gpc_span_two_slots(vcpu->vm, first, second);
+
+	TEST_ASSERT_EQ(gpc_set_record(vcpu, RECORD), 0);
+	assert_span_served(vcpu, &span);
+	return span;
+}
+
+static void assert_span_refused(struct kvm_vcpu *vcpu, void *first, void *second)
+{
+	struct gpc_span span = gpc_span_two_slots(vcpu->vm, first, second);
+
+	TEST_ASSERT_EQ(gpc_set_record(vcpu, RECORD), -EFAULT);
+	TEST_ASSERT_EQ(gpc_set_state(vcpu, GPC_BLOCKED), 0);
+	gpc_run(vcpu, (struct gpc_step) { });
+	gpc_span_assert_poison(&span);
+}
+
+static void delete_slots(struct kvm_vm *vm)
+{
+	vm_set_user_memory_region(vm, GPC_SLOT, 0, 0, 0, NULL);
+	vm_set_user_memory_region(vm, GPC_SPAN_SLOT2, 0, 0, 0, NULL);
+}
+
+/* Neighbours, in either order, far from each other, and one page in both places. */
+static void assert_spans_served(struct kvm_vcpu *vcpu, enum reserve where)
+{
+	const int pages[][2] = { { 0, 1 }, { 1, 0 }, { 0, 5 }, { 6, 2 }, { 3, 3 } };
+	struct gpc_span span;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(pages); i++) {
+		span_on(vcpu, map_page(NULL, where, pages[i][0]),
+			map_page(NULL, where, pages[i][1]));
+		delete_slots(vcpu->vm);
+	}
+
+	span = gpc_span_one_slot(vcpu->vm, map_reserve(NULL, where, 0, GPC_SPAN_SIZE));
+	assert_span_served(vcpu, &span);
+}
+
+SPAN_TEST(both_pages_are_served)
+{
+	assert_spans_served(vcpu, FAR);
+}
+
+SPAN_TEST(both_pages_are_served_right_behind_the_kernels_ram)
+{
+	assert_spans_served(vcpu, NEAR);
+}
+
+/* One page after the other, to one that is next to its fellow or is not. */
+SPAN_TEST(follows_mmap_over_a_half)
+{
+	const int pages[][2] = { { 0, 3 }, { 1, 4 }, { 0, 1 }, { 1, 2 }, { 1, 7 }, { 0, 6 } };
+	void *alias = map_reserve(NULL, FAR, 0, RESERVE_SIZE);
+	struct gpc_span span;
+	int i, other, now[2] = { 0, 1 };
+
+	span = span_on(vcpu, map_page(NULL, FAR, 0), map_page(NULL, FAR, 1));
+	for (i = 0; i < ARRAY_SIZE(pages); i++) {
+		other = now[pages[i][0]];
+		now[pages[i][0]] = pages[i][1];
+
+		gpc_span_poison(&span);
+		map_page(span.page[pages[i][0]], FAR, pages[i][1]);
+		assert_span_served(vcpu, &span);
+		GPC_ASSERT_POISON(alias + other * PAGE_SIZE, PAGE_SIZE);
+		TEST_ASSERT(!memcmp(span.page[0], alias + now[0] * PAGE_SIZE, PAGE_SIZE) &&
+			    !memcmp(span.page[1], alias + now[1] * PAGE_SIZE, PAGE_SIZE),
+			    "Two views of the memory differ");
+	}
+}
+
+/*
+ * There is no kernel address for a page with a struct page and one without: the
+ * record is refused, and written again when the pages are of one kind.
+ */
+SPAN_TEST(refuses_a_half_with_a_struct_page)
+{
+	void *far = map_page(NULL, FAR, 0), *ram = map_ram(NULL);
+
+	assert_span_refused(vcpu, far, ram);
+	delete_slots(vcpu->vm);
+	assert_span_refused(vcpu, ram, far);
+	delete_slots(vcpu->vm);
+
+	span_on(vcpu, far, map_page(NULL, FAR, 1));
+	delete_slots(vcpu->vm);
+	span_on(vcpu, ram, map_ram(NULL));
+}
+
+SPAN_TEST(waits_until_both_halves_are_of_one_kind)
+{
+	struct gpc_span span;
+	int i;
+
+	span = span_on(vcpu, map_page(NULL, FAR, 0), map_page(NULL, FAR, 1));
+	for (i = 0; i < 2; i++) {
+		/* To ordinary memory, the one half first, and back. */
+		gpc_span_poison(&span);
+		map_ram(span.page[i]);
+		TEST_ASSERT_EQ(gpc_set_state(vcpu, GPC_BLOCKED), 0);
+		gpc_run(vcpu, (struct gpc_step) { });
+		gpc_span_assert_poison(&span);
+
+		map_ram(span.page[!i]);
+		assert_span_served(vcpu, &span);
+
+		gpc_span_poison(&span);
+		map_page(span.page[!i], FAR, !i);
+		TEST_ASSERT_EQ(gpc_set_state(vcpu, GPC_BLOCKED), 0);
+		gpc_run(vcpu, (struct gpc_step) { });
+		gpc_span_assert_poison(&span);
+
+		map_page(span.page[i], FAR, i);
+		assert_span_served(vcpu, &span);
+	}
+}
+
+/* Where there happens to be a struct page it is as good as ordinary memory. */
+SPAN_TEST(a_half_is_served_right_behind_the_kernels_ram)
+{
+	void *near = map_page(NULL, NEAR, 0), *ram = map_ram(NULL);
+
+	GPC_REQUIRE(find_reserve(NEAR) % SECTION_SIZE,
+		    "the kernel's RAM ends where its struct pages do");
+	span_on(vcpu, near, ram);
+	delete_slots(vcpu->vm);
+	span_on(vcpu, ram, near);
 }
 
 int main(int argc, char *argv[])

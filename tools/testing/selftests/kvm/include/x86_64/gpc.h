@@ -22,6 +22,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <linux/kernel-page-flags.h>
+
 #include <asm/kvm_para.h>
 #include <asm/pvclock.h>
 #include <asm/pvclock-abi.h>
@@ -45,12 +47,19 @@
 
 #define GPC_ERA_NS	(1000ull * NSEC_PER_SEC)
 
+#define GPC_HUGE_SIZE	(2ul << 20)
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
+
 /* What the guest does next, and what came of it. */
 struct gpc_step {
 	uint32_t msr;		/* write val to it, unless 0 */
 	uint64_t val;
 	uint64_t clock;		/* GVA of a pvclock area to read, unless 0 */
 	uint64_t peek;		/* GVA of a word to read, unless 0 */
+	void (*call)(void);	/* or what the test has in mind, unless NULL */
 	uint8_t vector;		/* raised by the MSR write */
 	uint64_t ns;
 	uint64_t word;
@@ -123,6 +132,8 @@ static void gpc_guest(void)
 			s->ns = gpc_guest_advancing_time((void *)s->clock);
 		if (READ_ONCE(s->peek))
 			s->word = *(uint64_t *)s->peek;
+		if (READ_ONCE(s->call))
+			s->call();
 		GUEST_SYNC(0);
 	}
 }
@@ -275,14 +286,78 @@ static inline uint64_t gpc_pfn(void *hva)
 	return entry & GPC_PAGEMAP_PRESENT ? entry & GPC_PAGEMAP_PFN : 0;
 }
 
+static inline bool gpc_is_thp(void *hva)
+{
+	uint64_t flags;
+	int fd;
+
+	fd = open_path_or_exit("/proc/kpageflags", O_RDONLY);
+	TEST_ASSERT(pread(fd, &flags, sizeof(flags), gpc_pfn(hva) * sizeof(flags)) ==
+		    sizeof(flags), "Cannot read the page flags");
+	close(fd);
+	return flags & BIT_ULL(KPF_THP);
+}
+
+/* Small pages, poisoned, that gpc_make_huge() can make huge. */
+static inline void *gpc_mmap_aligned(size_t size)
+{
+	void *mem = mmap(NULL, size + GPC_HUGE_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	TEST_ASSERT(mem != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap()", -1));
+	mem = (void *)align_up((uintptr_t)mem, GPC_HUGE_SIZE);
+	GPC_REQUIRE(!madvise(mem, size, MADV_NOHUGEPAGE),
+		    "kernel without transparent huge pages");
+	return memset(mem, GPC_POISON, size);
+}
+
+static inline void gpc_make_huge(void *mem)
+{
+	int i, r;
+
+	TEST_ASSERT(!madvise(mem, GPC_HUGE_SIZE, MADV_HUGEPAGE),
+		    __KVM_SYSCALL_ERROR("madvise(MADV_HUGEPAGE)", -1));
+	for (i = 0; i < 100; i++) {
+		r = madvise(mem, GPC_HUGE_SIZE, MADV_COLLAPSE);
+		if (!r || errno != EAGAIN)
+			break;
+	}
+	GPC_REQUIRE(!r || errno != ENOMEM, "no huge page to collapse into");
+	TEST_ASSERT(!r, __KVM_SYSCALL_ERROR("madvise(MADV_COLLAPSE)", r));
+	TEST_ASSERT(gpc_is_thp(mem), "Collapsed, but not into a huge page");
+}
+
+/* A pool of @pages hugetlb pages, until the test ends. */
+static inline void gpc_hugetlb_pool(const char *pages)
+{
+	GPC_REQUIRE(gpc_set("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", pages),
+		    "kernel without 2 MiB hugetlb pages");
+}
+
+static inline void *gpc_mmap_hugetlb(size_t size)
+{
+	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE |
+			 (21 << MAP_HUGE_SHIFT), -1, 0);
+
+	GPC_REQUIRE(mem != MAP_FAILED && !madvise(mem, size, MADV_POPULATE_WRITE),
+		    "not enough 2 MiB hugetlb pages to be had");
+	return memset(mem, GPC_POISON, size);
+}
+
 /*
  * VMM: the vCPU
  */
 
-static struct kvm_vcpu *gpc_create(struct __test_metadata *metadata)
+/* With a dirty ring of so many entries, unless 0. */
+static struct kvm_vcpu *gpc_create_with_ring(struct __test_metadata *metadata, uint32_t entries)
 {
+	struct kvm_vm *vm = vm_create(1);
 	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm = vm_create_with_one_vcpu(&vcpu, NULL);
+
+	if (entries)
+		vm_enable_dirty_ring(vm, entries * sizeof(struct kvm_dirty_gfn));
+	vcpu = vm_vcpu_add(vm, 0, NULL);
 
 	gpc_metadata = metadata;
 	/* Freed pages are kept per CPU; see gpc_hoard(). */
@@ -290,6 +365,11 @@ static struct kvm_vcpu *gpc_create(struct __test_metadata *metadata)
 	atexit(gpc_restore);
 	virt_map(vm, GPC_GPA, GPC_GPA, GPC_PAGES);
 	return vcpu;
+}
+
+static inline struct kvm_vcpu *gpc_create(struct __test_metadata *metadata)
+{
+	return gpc_create_with_ring(metadata, 0);
 }
 
 static void gpc_free(struct kvm_vcpu *vcpu)
