@@ -57,20 +57,28 @@ static void *gpc_map_range(struct kvm_gpc_map *map)
 }
 #endif
 
-/* RAM that the kernel was told to leave alone (mem=) is write-back, as all RAM is. */
-static void *gpc_map_unmanaged(struct kvm_gpc_map *map)
+/*
+ * RAM of any kind is write-back, also what the kernel was told to leave alone (mem=).
+ * That may have struct pages, where the kernel's own ends within a section of them.
+ */
+static void *gpc_map_ram(struct kvm_gpc_map *map, struct page **managed)
 {
+	struct page *pages[KVM_GPC_MAX_PAGES];
 	unsigned long pfns[KVM_GPC_MAX_PAGES];
-	unsigned int i;
+	unsigned int i, nr_valid = 0;
 
 	for (i = 0; i < map->nr_pages; i++) {
-		if (pfn_valid(map->pfns[i]) || !kvm_arch_pfn_is_ram(map->pfns[i]))
+		if (!managed[i] && !kvm_arch_pfn_is_ram(map->pfns[i]))
 			return NULL;
+		if (pfn_valid(map->pfns[i]))
+			pages[nr_valid++] = pfn_to_page(map->pfns[i]);
 		pfns[i] = map->pfns[i];
 	}
 
 	map->type = KVM_GPC_MAP_VMAP;
-	return vmap_pfn(pfns, map->nr_pages, PAGE_KERNEL);
+	if (nr_valid == map->nr_pages)
+		return vmap(pages, nr_valid, VM_MAP, PAGE_KERNEL);
+	return nr_valid ? NULL : vmap_pfn(pfns, map->nr_pages, PAGE_KERNEL);
 }
 
 /**
@@ -110,12 +118,13 @@ noinline int kvm_gpc_map(struct kvm_gpc_map *map, const kvm_pfn_t *pfns,
 		contiguous &= map->pfns[i] == map->pfns[0] + i;
 	}
 
+	map->base = NULL;
 	if (managed)
 		map->base = gpc_map_managed(map, pages, contiguous);
 	else if (contiguous)
 		map->base = gpc_map_range(map);
-	else
-		map->base = gpc_map_unmanaged(map);
+	if (!map->base && !managed)
+		map->base = gpc_map_ram(map, pages);
 
 	if (map->base)
 		return 0;

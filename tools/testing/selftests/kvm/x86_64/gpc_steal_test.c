@@ -76,21 +76,19 @@ static uint64_t run_delay(void)
 /* KVM has written the record in this run: its time is that of the scheduler. */
 static void assert_served(struct kvm_vcpu *vcpu, struct kvm_steal_time *st)
 {
-	uint64_t before, after, steal;
 	uint32_t version;
+	uint64_t steal;
 
 	run(vcpu);
 	version = st->version;
 	steal = st->steal;
-	before = run_delay();
 	run(vcpu);
-	after = run_delay();
 
-	TEST_ASSERT(!(st->version & 1) && st->version == version + 2,
+	/* More than once, if the thread lost its CPU in between. */
+	TEST_ASSERT(!(st->version & 1) && st->version > version,
 		    "Version %u after %u", st->version, version);
-	TEST_ASSERT(st->steal >= steal && st->steal - steal <= after,
-		    "Stolen %lu after %lu, in all %lu", st->steal, steal, after);
-	TEST_ASSERT(st->steal - steal >= 0 && before <= after, "Time goes back");
+	TEST_ASSERT(st->steal >= steal && st->steal - steal <= run_delay(),
+		    "Stolen %lu after %lu, in all %lu", st->steal, steal, run_delay());
 	TEST_ASSERT_EQ(st->preempted, 0);
 	TEST_ASSERT_EQ(st->flags, 0);
 }
