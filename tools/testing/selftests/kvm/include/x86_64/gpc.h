@@ -121,7 +121,7 @@ static uint64_t gpc_guest_advancing_time(struct pvclock_vcpu_time_info *clock)
 	return 0;
 }
 
-static void gpc_guest(void)
+static inline void gpc_guest(void)
 {
 	struct gpc_step *s = &gpc_step;
 
@@ -234,6 +234,13 @@ static inline bool gpc_is_poison(const void *mem, size_t size)
 		size--;
 	}
 	return !size;
+}
+
+/* The page goes back to the kernel; what is there next is another one. */
+static inline void gpc_drop(void *page)
+{
+	TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_DONTNEED),
+		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
 }
 
 #define GPC_ASSERT_POISON(mem, size)					\
@@ -350,9 +357,11 @@ static inline void *gpc_mmap_hugetlb(size_t size)
  */
 
 /* With a dirty ring of so many entries, unless 0. */
-static struct kvm_vcpu *gpc_create_with_ring(struct __test_metadata *metadata, uint32_t entries)
+static inline struct kvm_vcpu *gpc_create_vm(struct __test_metadata *metadata,
+					     unsigned long type, uint32_t entries)
 {
-	struct kvm_vm *vm = vm_create(1);
+	struct vm_shape shape = { .mode = VM_MODE_DEFAULT, .type = type };
+	struct kvm_vm *vm = __vm_create(shape, 1, 0);
 	struct kvm_vcpu *vcpu;
 
 	if (entries)
@@ -369,16 +378,16 @@ static struct kvm_vcpu *gpc_create_with_ring(struct __test_metadata *metadata, u
 
 static inline struct kvm_vcpu *gpc_create(struct __test_metadata *metadata)
 {
-	return gpc_create_with_ring(metadata, 0);
+	return gpc_create_vm(metadata, VM_TYPE_DEFAULT, 0);
 }
 
-static void gpc_free(struct kvm_vcpu *vcpu)
+static inline void gpc_free(struct kvm_vcpu *vcpu)
 {
 	kvm_vm_free(vcpu->vm);
 	gpc_restore();
 }
 
-static void gpc_run(struct kvm_vcpu *vcpu, struct gpc_step step)
+static inline void gpc_run(struct kvm_vcpu *vcpu, struct gpc_step step)
 {
 	struct ucall uc;
 
@@ -441,6 +450,86 @@ static inline void gpc_assert_served_in(struct kvm_vcpu *vcpu, uint64_t gva, voi
 	gpc_assert_served(vcpu, gva);
 	GPC_ASSERT_POISON(mem, start);
 	GPC_ASSERT_POISON(mem + end, PAGE_SIZE - end);
+}
+
+/* KVM has written the clock at @mem since the era began; the guest need not look. */
+static inline void gpc_assert_written(const void *mem)
+{
+	const struct pvclock_vcpu_time_info *clock = mem;
+
+	TEST_ASSERT(!(clock->version & 1) && clock->system_time >= gpc_era &&
+		    clock->system_time - gpc_era < GPC_ERA_NS,
+		    "Clock not written: version 0x%x, %llu ns, was set to %lu ns",
+		    clock->version, (unsigned long long)clock->system_time, gpc_era);
+}
+
+/* A counter of KVM_GET_STATS_FD; that there is none is a failure. */
+static inline uint64_t gpc_stat(struct kvm_vm *vm, const char *name)
+{
+	uint64_t val = -1ull;
+
+	__vm_get_stat(vm, name, &val, 1);
+	TEST_ASSERT(val != -1ull, "KVM has no statistic %s", name);
+	return val;
+}
+
+/*
+ * VMM: Xen, whose ioctls tell what came of a refresh
+ */
+
+#define GPC_XEN_MSR		0x40000200
+#define GPC_XEN_PORT		5
+
+/* Xen's public header xen.h; the same in the 32-bit and the 64-bit ABI. */
+#define GPC_XEN_VCPU_INFO_TIME	32
+#define GPC_XEN_SHINFO_PENDING	0x800
+
+static inline void gpc_xen_on(struct kvm_vm *vm)
+{
+	struct kvm_xen_hvm_config config = {
+		.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL,
+		.msr = GPC_XEN_MSR,
+	};
+
+	vm_ioctl(vm, KVM_XEN_HVM_CONFIG, &config);
+}
+
+static inline int gpc_xen_set_vcpu_info(struct kvm_vcpu *vcpu, uint64_t gpa)
+{
+	struct kvm_xen_vcpu_attr attr = {
+		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO,
+		.u.gpa = gpa,
+	};
+
+	return __vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &attr) ? -errno : 0;
+}
+
+/* @gpa of a page, or -1 for none. */
+static inline int gpc_xen_set_shinfo(struct kvm_vm *vm, uint64_t gpa)
+{
+	struct kvm_xen_hvm_attr attr = {
+		.type = KVM_XEN_ATTR_TYPE_SHARED_INFO,
+		.u.shared_info.gfn = gpa == -1ul ? KVM_XEN_INVALID_GFN : gpa / PAGE_SIZE,
+	};
+
+	return __vm_ioctl(vm, KVM_XEN_HVM_SET_ATTR, &attr) ? -errno : 0;
+}
+
+/* Through the shared info's cache, by whatever thread. */
+static inline int gpc_xen_send_event(struct kvm_vcpu *vcpu)
+{
+	struct kvm_irq_routing_xen_evtchn event = {
+		.port = GPC_XEN_PORT,
+		.vcpu = vcpu->id,
+		.priority = KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL,
+	};
+
+	return __vm_ioctl(vcpu->vm, KVM_XEN_HVM_EVTCHN_SEND, &event) ? -errno : 0;
+}
+
+static inline bool gpc_xen_event_pending(const void *shinfo)
+{
+	return *(const uint32_t *)(shinfo + GPC_XEN_SHINFO_PENDING) == BIT(GPC_XEN_PORT);
 }
 
 #endif /* SELFTEST_KVM_GPC_H */

@@ -15,7 +15,6 @@
 
 #include "gpc.h"
 
-#define GPC_XEN_MSR		0x40000200
 
 /* The page end that records are put across, and the pages on either side of it. */
 #define GPC_SPAN_GPA		GPC_GPA
@@ -191,7 +190,7 @@ static inline uint64_t gpc_now(struct kvm_vm *vm)
 	return data.clock;
 }
 
-/* As gpc_create_with_ring(); the update flag is in use. */
+/* As gpc_create_vm(); the update flag is in use. */
 static inline struct kvm_vcpu *gpc_xen_create_with_ring(struct __test_metadata *metadata,
 							uint32_t entries)
 {
@@ -199,7 +198,7 @@ static inline struct kvm_vcpu *gpc_xen_create_with_ring(struct __test_metadata *
 		.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL,
 		.msr = GPC_XEN_MSR,
 	};
-	struct kvm_vcpu *vcpu = gpc_create_with_ring(metadata, entries);
+	struct kvm_vcpu *vcpu = gpc_create_vm(metadata, VM_TYPE_DEFAULT, entries);
 
 	vm_ioctl(vcpu->vm, KVM_XEN_HVM_CONFIG, &config);
 	gpc_set_update_flag(vcpu->vm, true);

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * For tests in which a page of the VMM's is supplied by userfaultfd(2), and the
+ * test is the handler: it reads the fault of a thread that is in KVM, does what it
+ * has to do while that thread sleeps, and then supplies the page.  What should not
+ * wait for that and does shows as the harness' timeout.
+ */
+#ifndef SELFTEST_KVM_GPC_UFFD_H
+#define SELFTEST_KVM_GPC_UFFD_H
+
+#include <pthread.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+
+#include "gpc.h"
+
+#include <linux/userfaultfd.h>
+
+static inline int gpc_uffd_open(uint64_t features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+
+	GPC_REQUIRE(uffd >= 0, "no userfaultfd for faults of the kernel: %s", strerror(errno));
+	GPC_REQUIRE(!ioctl(uffd, UFFDIO_API, &api),
+		    "userfaultfd without features 0x%lx: %s", features, strerror(errno));
+	return uffd;
+}
+
+static inline void gpc_uffd_register(int uffd, void *mem, size_t size, uint64_t mode)
+{
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)mem, size },
+		.mode = mode,
+	};
+
+	TEST_ASSERT(!ioctl(uffd, UFFDIO_REGISTER, &reg),
+		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_REGISTER)", -1));
+}
+
+/* Wait until a thread waits for @page, which it wants to write. */
+static inline void gpc_uffd_await(int uffd, void *page, uint64_t why)
+{
+	struct uffd_msg msg;
+
+	TEST_ASSERT(read(uffd, &msg, sizeof(msg)) == sizeof(msg),
+		    __KVM_SYSCALL_ERROR("read()", -1));
+	TEST_ASSERT_EQ(msg.event, UFFD_EVENT_PAGEFAULT);
+	TEST_ASSERT_EQ(msg.arg.pagefault.address, (uintptr_t)page);
+	TEST_ASSERT_EQ(msg.arg.pagefault.flags, UFFD_PAGEFAULT_FLAG_WRITE | why);
+}
+
+/* A page of poison. */
+static inline void gpc_uffd_supply(int uffd, void *page)
+{
+	static uint8_t src[PAGE_SIZE] __aligned(PAGE_SIZE);
+	struct uffdio_copy copy = {
+		.dst = (uintptr_t)page,
+		.src = (uintptr_t)memset(src, GPC_POISON, PAGE_SIZE),
+		.len = PAGE_SIZE,
+	};
+
+	TEST_ASSERT(!ioctl(uffd, UFFDIO_COPY, &copy),
+		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_COPY)", -1));
+}
+
+/* The page is gone, and a fault of it the handler's to serve. */
+static inline int gpc_uffd_make_missing(void *page)
+{
+	int uffd = gpc_uffd_open(0);
+
+	gpc_uffd_register(uffd, page, PAGE_SIZE, UFFDIO_REGISTER_MODE_MISSING);
+	gpc_drop(page);
+	return uffd;
+}
+
+/*
+ * A thread that may fall asleep in KVM
+ */
+
+struct gpc_task {
+	pthread_t thread;
+	int (*fn)(void *arg);
+	void *arg;
+	int ret;
+	pid_t tid;
+	bool done;
+};
+
+static inline void *gpc_task_thread(void *data)
+{
+	struct gpc_task *task = data;
+
+	WRITE_ONCE(task->tid, gettid());
+	task->ret = task->fn(task->arg);
+	WRITE_ONCE(task->done, true);
+	return NULL;
+}
+
+static inline void gpc_task_start(struct gpc_task *task, int (*fn)(void *arg), void *arg)
+{
+	*task = (struct gpc_task) { .fn = fn, .arg = arg };
+	TEST_ASSERT(!pthread_create(&task->thread, NULL, gpc_task_thread, task),
+		    "Cannot create a thread");
+}
+
+static inline int gpc_task_finish(struct gpc_task *task)
+{
+	TEST_ASSERT(!pthread_join(task->thread, NULL), "Cannot join a thread");
+	return task->ret;
+}
+
+/* KVM updates the clock in @page, the guest looks at nothing. */
+static inline int gpc_task_update_fn(void *vcpu)
+{
+	gpc_update(vcpu);
+	return 0;
+}
+
+/* Returns when the update waits for the handler. */
+static inline void gpc_task_update(struct gpc_task *task, struct kvm_vcpu *vcpu,
+				   int uffd, void *page)
+{
+	gpc_task_start(task, gpc_task_update_fn, vcpu);
+	gpc_uffd_await(uffd, page, 0);
+}
+
+#endif /* SELFTEST_KVM_GPC_UFFD_H */

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A refresh while the VMM's memory is being invalidated without a gap: other memory
+ * does not concern it, and until its own page is done with, it sleeps.
+ *
+ * An invalidation can neither be held up nor be seen from userspace, but the thread
+ * that makes it can be stopped.  All threads share a CPU.  Four of them do nothing
+ * but write-protect large areas, and unprotect them, so that hardly anything else is
+ * to be met; and the vCPU's thread, SCHED_FIFO, takes the CPU from them whenever it
+ * wants to run.  That an area's first page is protected and its last one is not, or
+ * the other way round, proves that it met the area's invalidation in progress, which
+ * then makes no progress for as long as the vCPU does not sleep.  A refresh that
+ * waited for it without sleeping would wait for ever.
+ */
+#include <sys/resource.h>
+#include <time.h>
+
+#include "gpc_uffd.h"
+
+/* Many page tables' worth: between two of them a thread can be stopped. */
+#define AREA_SIZE	(16ul << 20)
+#define NR_AREAS	4
+
+/* A page, then the areas; half of them are in the memslot. */
+#define SLOT_SIZE	(PAGE_SIZE + NR_AREAS / 2 * AREA_SIZE)
+#define OUTSIDE		GPC_GPA
+#define INSIDE		(GPC_GPA + 2 * PAGE_SIZE)
+
+#define NR_ROUNDS	50
+#define NR_TRIES	(10 * NR_ROUNDS)
+
+FIXTURE(gpc_progress)
+{
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(gpc_progress)
+{
+	self->vcpu = gpc_create(_metadata);
+}
+
+FIXTURE_TEARDOWN(gpc_progress)
+{
+	gpc_free(self->vcpu);
+}
+
+#define PROGRESS_TEST(test) KVM_ONE_VCPU_TEST(gpc_progress, test, gpc_guest)
+
+static struct area {
+	pthread_t thread;
+	void *mem;
+	unsigned long nr_done;
+} areas[NR_AREAS];
+
+static int uffd;
+static bool stop;
+
+static void *area_thread(void *data)
+{
+	struct area *area = data;
+	struct uffdio_writeprotect wp = { .range = { (uintptr_t)area->mem, AREA_SIZE } };
+
+	while (!READ_ONCE(stop)) {
+		wp.mode ^= UFFDIO_WRITEPROTECT_MODE_WP;
+		TEST_ASSERT(!ioctl(uffd, UFFDIO_WRITEPROTECT, &wp),
+			    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_WRITEPROTECT)", -1));
+		WRITE_ONCE(area->nr_done, area->nr_done + 1);
+	}
+	return NULL;
+}
+
+/* Documentation/admin-guide/mm/pagemap.rst */
+static bool is_protected(void *page)
+{
+	return gpc_pagemap(page) & BIT_ULL(57);
+}
+
+/* Pages are changed from the first to the last. */
+static bool in_progress(struct area *area)
+{
+	return is_protected(area->mem) != is_protected(area->mem + AREA_SIZE - PAGE_SIZE);
+}
+
+static struct area *find_in_progress(void)
+{
+	int i;
+
+	for (i = 0; i < NR_AREAS; i++) {
+		if (in_progress(&areas[i]))
+			return &areas[i];
+	}
+	return NULL;
+}
+
+/* The guest has its clock at @gpa, and invalidations of the first @nr areas begin. */
+static void *start(struct kvm_vcpu *vcpu, uint64_t gpa, int nr)
+{
+	const struct sched_param param = { .sched_priority = 1 };
+	const size_t size = PAGE_SIZE + NR_AREAS * AREA_SIZE;
+	void *mem;
+	int i;
+
+	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	TEST_ASSERT(mem != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap()", -1));
+	(void)madvise(mem, size, MADV_NOHUGEPAGE);
+	memset(mem, GPC_POISON, size);
+	/* The kernel itself makes a protected page writable when it is written. */
+	uffd = gpc_uffd_open(UFFD_FEATURE_WP_ASYNC);
+	gpc_uffd_register(uffd, mem + PAGE_SIZE, size - PAGE_SIZE, UFFDIO_REGISTER_MODE_WP);
+
+	gpc_slot(vcpu->vm, 0, GPC_GPA, SLOT_SIZE, mem);
+	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, gpa | KVM_MSR_ENABLED);
+	gpc_assert_served(vcpu, gpa);
+
+	GPC_REQUIRE(!sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param),
+		    "no SCHED_FIFO: %s", strerror(errno));
+	for (i = 0; i < nr; i++) {
+		areas[i].mem = mem + PAGE_SIZE + i * AREA_SIZE;
+		TEST_ASSERT(!pthread_create(&areas[i].thread, NULL, area_thread, &areas[i]),
+			    "Cannot create a thread");
+	}
+	return mem + (gpa - GPC_GPA);
+}
+
+static void finish(int nr, int rounds, int tries)
+{
+	WRITE_ONCE(stop, true);
+	while (nr--)
+		TEST_ASSERT(!pthread_join(areas[nr].thread, NULL), "Cannot join a thread");
+	TEST_ASSERT(rounds == NR_ROUNDS, "Only %d refreshes during an invalidation, in %d tries",
+		    rounds, tries);
+}
+
+/* Let the others run, and take the CPU from whoever of them has it then. */
+static void nap(void)
+{
+	const struct timespec ms = { .tv_nsec = NSEC_PER_SEC / 1000 };
+
+	TEST_ASSERT(!nanosleep(&ms, NULL), __KVM_SYSCALL_ERROR("nanosleep()", -1));
+}
+
+/*
+ * The guest looks at nothing.  Its own faults do spin, and until all invalidations
+ * have ended, once two of them have been in progress at a time: KVM's MMU adds up
+ * their ranges.
+ */
+static void update(struct kvm_vcpu *vcpu, void *page)
+{
+	gpc_update(vcpu);
+	gpc_assert_written(page);
+}
+
+PROGRESS_TEST(does_not_wait_for_invalidations_of_other_memory)
+{
+	void *page = start(vcpu, OUTSIDE, NR_AREAS);
+	struct kvm_vm *vm = vcpu->vm;
+	int tries, rounds = 0;
+	struct area *area;
+	unsigned long nr;
+	uint64_t hits;
+
+	hits = gpc_stat(vm, "gpc_invalidation_hits");
+	for (tries = 0; tries < NR_TRIES && rounds < NR_ROUNDS; tries++) {
+		nap();
+		area = find_in_progress();
+		if (!area)
+			continue;
+		nr = READ_ONCE(area->nr_done);
+
+		gpc_drop(page);
+		hits++;
+		update(vcpu, page);
+
+		/* Whether that invalidation was in progress from then until now. */
+		if (in_progress(area) && READ_ONCE(area->nr_done) == nr)
+			rounds++;
+	}
+	finish(NR_AREAS, rounds, tries);
+
+	TEST_ASSERT_EQ(gpc_stat(vm, "gpc_invalidation_hits"), hits);
+	TEST_ASSERT_EQ(gpc_stat(vm, "gpc_refresh_retries"), 0);
+	TEST_ASSERT_EQ(gpc_stat(vm, "gpc_refresh_waits"), 0);
+}
+
+static uint64_t cpu_time(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
+}
+
+/* How often this thread has slept. */
+static unsigned long nr_slept(void)
+{
+	struct rusage usage;
+
+	TEST_ASSERT(!getrusage(RUSAGE_THREAD, &usage), __KVM_SYSCALL_ERROR("getrusage()", -1));
+	return usage.ru_nvcsw;
+}
+
+static uint64_t nr_in_wait_hist(struct kvm_vm *vm)
+{
+	uint64_t hist[64] = {}, sum = 0;
+	int i;
+
+	__vm_get_stat(vm, "gpc_refresh_wait_hist", hist, ARRAY_SIZE(hist));
+	for (i = 0; i < ARRAY_SIZE(hist); i++)
+		sum += hist[i];
+	return sum;
+}
+
+PROGRESS_TEST(sleeps_until_an_invalidation_of_its_page_has_ended)
+{
+	void *page = start(vcpu, INSIDE, 1);
+	struct kvm_vm *vm = vcpu->vm;
+	unsigned long slept, nr;
+	int tries, rounds = 0;
+	uint64_t cpu = 0;
+
+	for (tries = 0; tries < NR_TRIES && rounds < NR_ROUNDS; tries++) {
+		nap();
+		if (!in_progress(&areas[0]))
+			continue;
+		nr = READ_ONCE(areas[0].nr_done);
+		slept = nr_slept();
+		cpu -= cpu_time();
+
+		update(vcpu, page);
+
+		cpu += cpu_time();
+		rounds++;
+		TEST_ASSERT(nr_slept() > slept, "Refreshed without having slept");
+		TEST_ASSERT(READ_ONCE(areas[0].nr_done) != nr || !in_progress(&areas[0]),
+			    "Refreshed amid an invalidation of the page");
+		TEST_ASSERT_EQ(gpc_stat(vm, "gpc_refresh_waits"), rounds);
+		TEST_ASSERT_EQ(nr_in_wait_hist(vm), rounds);
+	}
+	finish(1, rounds, tries);
+
+	TEST_ASSERT_EQ(gpc_stat(vm, "gpc_refresh_retries"), 0);
+	/* Who spins here has the CPU for 950 ms of each second, if not for ever. */
+	TEST_ASSERT(cpu / NR_ROUNDS < NSEC_PER_SEC / 10, "%lu us of the CPU for %d refreshes",
+		    cpu / 1000, NR_ROUNDS);
+}
+
+int main(int argc, char *argv[])
+{
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_ADJUST_CLOCK));
+
+	return test_harness_run(argc, argv);
+}

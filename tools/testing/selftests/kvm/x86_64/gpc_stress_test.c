@@ -1,0 +1,652 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The guest page cache under everything at once: KVM writes records for two vCPUs
+ * and is sent events for them from other threads, while yet others change the memory
+ * behind the records, the memslots, and the records' addresses.
+ *
+ * Each changing thread ends after a number of changes (-n); all others run until the
+ * last of them has ended, and then some more, undisturbed: by then every record must
+ * be there and up to date again.
+ *
+ * gpc_stress.h has the guest's side, and says what it may see and what not;
+ * gpc_places.h has what a VMM can do.
+ */
+#include <limits.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#include "gpc_places.h"
+
+#define XEN_MSR			0x40000200
+#define IRQFD_GSI		32
+#define TIMEOUT_S		1200
+
+static int nr_changes = 400;
+
+struct change {
+	const char *name;
+	bool (*make)(struct changer *c, struct place *p);
+	unsigned int weight;
+	bool disturbs;
+};
+
+/* What a case has going on, one thread each. */
+static const struct change replacing[] = {
+	{ "move_page_out",	move_page_out,		4, true },
+	{ "move_page_in",	move_page_in,		2, true },
+	{ "drop_page",		drop_page,		2, true },
+	{ "map_over",		map_over,		4, true },
+	{ "punch_hole",		punch_hole,		4, true },
+	{ "protect",		protect,		2, true },
+	{ }
+};
+
+static const struct change keeping[] = {
+	{ "change_protection",	change_protection,	8 },
+	{ "migrate",		migrate,		8 },
+	{ "page_out",		page_out,		2 },
+	{ "collapse",		collapse,		1 },
+	{ "unmerge",		unmerge,		1 },
+	{ "copy_on_write",	copy_on_write,		1 },
+	{ }
+};
+
+static const struct change slots[] = {
+	{ "recreate_slot",	recreate_slot,		1, true },
+	{ "move_slot",		move_slot,		1, true },
+	{ "change_slot_flags",	change_slot_flags,	2 },
+	{ "change_other_slot",	change_other_slot,	2 },
+	{ }
+};
+
+static const struct change activity[] = {
+	{ "deactivate",		deactivate,		1, true },
+	{ "move_record",	move_record,		1, true },
+	{ }
+};
+
+/*
+ * vCPUs
+ */
+
+static void new_era(int vcpu)
+{
+	struct vcpu_state *state = &vmm.guest->vcpu[vcpu];
+	struct kvm_clock_data data = { };
+	int i;
+
+	pthread_mutex_lock(&vmm.era_lock);
+	for (i = 0; i < NR_PLACES; i++)
+		state->seq[i] = vmm_seq(i);
+	data.clock = ++vmm.era * GPC_ERA_NS;
+	vm_ioctl(vmm.vm, KVM_SET_CLOCK, &data);
+	state->era = vmm.era;
+	pthread_mutex_unlock(&vmm.era_lock);
+}
+
+/* Has any place been disturbed since the sum of all @seq was @sum? */
+static uint64_t sum_seqs(bool *odd)
+{
+	uint64_t sum = 0;
+	uint32_t seq;
+	int i;
+
+	for (i = 0; i < NR_PLACES; i++) {
+		seq = vmm_seq(i);
+		sum += seq;
+		*odd |= seq & 1;
+	}
+	return sum;
+}
+
+/* Memory that is not there, in the place of a record: answer with zeros. */
+static void answer_mmio(struct kvm_run *run)
+{
+	TEST_ASSERT(run->mmio.phys_addr >= PLACE_GPA(0) &&
+		    run->mmio.phys_addr < PLACE_GPA(NR_PLACES) && !run->mmio.is_write,
+		    "MMIO %s at 0x%llx", run->mmio.is_write ? "write" : "read",
+		    run->mmio.phys_addr);
+	memset(run->mmio.data, 0, sizeof(run->mmio.data));
+}
+
+/* One round of the guest's. */
+static void run_round(int i)
+{
+	struct kvm_vcpu *vcpu = vmm.vcpu[i];
+	bool odd = false;
+	uint64_t sum;
+	struct ucall uc;
+	int r;
+
+	for (;;) {
+		sum = sum_seqs(&odd);
+		new_era(i);
+		r = __vcpu_run(vcpu);
+		note_run(i);
+
+		if (r || vcpu->run->exit_reason == KVM_EXIT_MMIO) {
+			TEST_ASSERT(!r || errno == EFAULT, "KVM_RUN: %s", strerror(errno));
+			TEST_ASSERT(sum_seqs(&odd) != sum || odd,
+				    "vCPU %d misses memory, and no place is disturbed", i);
+			if (!r)
+				answer_mmio(vcpu->run);
+			sched_yield();
+			continue;
+		}
+
+		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
+		switch (get_ucall(vcpu, &uc)) {
+		case UCALL_SYNC:
+			return;
+		case UCALL_ABORT:
+			REPORT_GUEST_ASSERT(uc);
+		default:
+			TEST_FAIL("Unexpected ucall %lu", uc.cmd);
+		}
+	}
+}
+
+static bool vcpus_stop;
+static uint64_t rounds[NR_VCPUS];
+
+static void *vcpu_thread(void *arg)
+{
+	int i = (long)arg;
+
+	while (!READ_ONCE(vcpus_stop)) {
+		run_round(i);
+		WRITE_ONCE(rounds[i], rounds[i] + 1);
+	}
+	return NULL;
+}
+
+/*
+ * Writers other than vCPUs
+ */
+
+static bool writers_stop;
+static uint64_t events[NR_VCPUS];
+static int irqfds[NR_VCPUS];
+
+/* The last port's events go through an eventfd and a workqueue, the others' don't. */
+#define IRQFD_PORT	(NR_PORTS - 1)
+
+/*
+ * In how many rounds the guest has taken an event that was sent: at the latest in the
+ * first that begins afterwards.  The workqueue may take its time.
+ */
+#define LATE_ROUNDS(i)	((i) == IRQFD_PORT ? 10000 : 3)
+
+struct event {
+	uint32_t vcpu_info_seq;		/* before it was sent */
+	uint32_t shinfo_seq;
+	uint32_t before;		/* how often it had been taken */
+	uint32_t sent;			/* in all */
+	uint64_t round;			/* that was not over when it had been sent */
+};
+
+static bool event_undisturbed(int vcpu, const struct event *event)
+{
+	return vmm_undisturbed(PLACE(vcpu, VCPU_INFO), event->vcpu_info_seq) &&
+	       vmm_undisturbed(SHINFO_PLACE, event->shinfo_seq);
+}
+
+static void send_port(int vcpu, int i, struct event *event)
+{
+	int r;
+
+	event->vcpu_info_seq = vmm_seq(PLACE(vcpu, VCPU_INFO));
+	event->shinfo_seq = vmm_seq(SHINFO_PLACE);
+	if (i == IRQFD_PORT)
+		r = eventfd_write(irqfds[vcpu], 1);
+	else
+		r = send_event(vcpu, SENT_PORT(vcpu, i));
+	TEST_ASSERT(!r || !event_undisturbed(vcpu, event), "Event refused: %s", strerror(errno));
+	event->sent++;
+	event->round = READ_ONCE(rounds[vcpu]);
+}
+
+/* Taken once at least; not more often in all than it was sent in all. */
+static void wait_taken(int vcpu, int i, struct event *event)
+{
+	uint32_t *taken = &vmm.guest->vcpu[vcpu].taken[i];
+	bool late;
+
+	for (;;) {
+		late = READ_ONCE(rounds[vcpu]) - event->round >= LATE_ROUNDS(i);
+		if (__atomic_load_n(taken, __ATOMIC_SEQ_CST) != event->before)
+			break;
+		if (!event_undisturbed(vcpu, event))
+			send_port(vcpu, i, event);
+		else
+			TEST_ASSERT(!late, "Event %d to vCPU %d is lost", i, vcpu);
+		wait_a_run();
+	}
+	TEST_ASSERT(*taken <= event->sent, "Event %d to vCPU %d: taken %u times, sent %u times",
+		    i, vcpu, *taken, event->sent);
+}
+
+static void *event_thread(void *arg)
+{
+	struct event all[NR_PORTS] = {};
+	int vcpu = (long)arg, i;
+
+	while (!READ_ONCE(writers_stop)) {
+		for (i = 0; i < NR_PORTS; i++) {
+			all[i].before = READ_ONCE(vmm.guest->vcpu[vcpu].taken[i]);
+			send_port(vcpu, i, &all[i]);
+		}
+		for (i = 0; i < NR_PORTS; i++) {
+			wait_taken(vcpu, i, &all[i]);
+			events[vcpu]++;
+		}
+	}
+	return NULL;
+}
+
+/* Keeps the caches of the shared info and of the vCPUs' infos in use, or refreshed. */
+static void *noise_thread(void *arg)
+{
+	int i;
+
+	while (!READ_ONCE(writers_stop)) {
+		for (i = 0; i < NR_VCPUS; i++)
+			(void)send_event(i, NOISE_PORT(i));
+		sched_yield();
+	}
+	return NULL;
+}
+
+/* KVM writes the wall clock whenever it is told the guest's mode. */
+static void *wall_clock_thread(void *arg)
+{
+	uint64_t era;
+	uint32_t seq;
+
+	while (!READ_ONCE(writers_stop)) {
+		seq = vmm_seq(SHINFO_PLACE);
+		pthread_mutex_lock(&vmm.era_lock);
+		era = vmm.era;
+		pthread_mutex_unlock(&vmm.era_lock);
+
+		if (!set_vm_attr(KVM_XEN_ATTR_TYPE_LONG_MODE, 1)) {
+			WRITE_ONCE(vmm.guest->wall_era, era);
+			WRITE_ONCE(vmm.guest->wall_seq, seq);
+		} else {
+			TEST_ASSERT(!vmm_undisturbed(SHINFO_PLACE, seq),
+				    "Wall clock not written: %s", strerror(errno));
+		}
+		wait_a_run();
+	}
+	return NULL;
+}
+
+/*
+ * Changing threads
+ */
+
+static int pick_change(struct changer *c)
+{
+	unsigned int sum = 0, pick;
+	int i;
+
+	for (i = 0; c->changes[i].make; i++)
+		sum += c->changes[i].weight;
+	pick = rand_r(&c->seed) % sum;
+	for (i = 0; pick >= c->changes[i].weight; i++)
+		pick -= c->changes[i].weight;
+	return i;
+}
+
+/* The shared info more often than others: it is in use without a pause. */
+static struct place *pick_place(struct changer *c)
+{
+	return &vmm.place[rarely(c, 4) ? SHINFO_PLACE : rand_r(&c->seed) % NR_PLACES];
+}
+
+/*
+ * What disturbs a place comes in bursts, so that the next change meets the refresh
+ * that the last one called for.
+ */
+static void *changer_thread(void *arg)
+{
+	struct changer *c = arg;
+	const struct change *change;
+	struct place *p;
+	int i, left = nr_changes;
+	bool done;
+
+	while (left > 0) {
+		p = pick_place(c);
+		i = pick_change(c);
+		change = &c->changes[i];
+
+		if (change->disturbs)
+			disturb(p);
+		do {
+			done = change->make(c, p);
+			c->done[i] += done;
+			left--;
+		} while (change->disturbs && done && !rarely(c, 4));
+		if (change->disturbs)
+			settle(p);
+	}
+	return NULL;
+}
+
+static void changer_create(const struct change *changes)
+{
+	struct changer *c = &vmm.changer[vmm.nr_changers];
+	int i;
+
+	TEST_ASSERT(vmm.nr_changers < MAX_CHANGERS, "Too many changing threads");
+	c->changes = changes;
+	c->seed = time(NULL) + vmm.nr_changers;
+	c->yard = vmm_map(NULL, YARD_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memset(c->yard, GPC_POISON, YARD_SIZE);
+	for (i = 0; i < YARD_PAGES; i++)
+		c->spare[i] = AREA_SIZE + vmm.nr_changers * YARD_SIZE + i * PAGE_SIZE;
+	vmm.nr_changers++;
+}
+
+/*
+ * The VM
+ */
+
+static void create_areas(void)
+{
+	const size_t size = AREA_SIZE + MAX_CHANGERS * YARD_SIZE;
+	void *mem;
+
+	vmm.file = kvm_memfd_alloc(size, false);
+	vmm.alias = vmm_map(NULL, size, MAP_SHARED, vmm.file, 0);
+	memset(vmm.alias, GPC_POISON, size);
+
+	mem = vmm_map(NULL, 3 * AREA_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	mem = (void *)align_up((uintptr_t)mem, AREA_SIZE);
+	vmm.area[0] = vmm_map(mem, AREA_SIZE, MAP_SHARED, vmm.file, 0);
+	vmm.area[1] = mem + AREA_SIZE;
+	memset(vmm.area[1], GPC_POISON, AREA_SIZE);
+	(void)madvise(vmm.area[1], AREA_SIZE, MADV_MERGEABLE);
+}
+
+static void create_place(int id)
+{
+	struct place *p = &vmm.place[id];
+	int k;
+
+	p->id = id;
+	p->kind = id == SHINFO_PLACE ? SHARED_INFO : id % NR_VCPU_KINDS;
+	p->vcpu = id == SHINFO_PLACE ? 0 : id / NR_VCPU_KINDS;
+	p->anon = !p->vcpu;
+	p->two_slots = p->vcpu;
+	p->hva = vmm.area[p->anon] + AREA_OFFSET(id);
+	p->offset = p->kind == RUNSTATE ? PAGE_SIZE - 15 : 0;
+	pthread_mutex_init(&p->lock, NULL);
+
+	for (k = 0; k < PLACE_PAGES; k++) {
+		p->file[k] = AREA_OFFSET(id) + k * PAGE_SIZE;
+		make_page(p, k, page_of(p, k));
+	}
+	set_slots(p, PLACE_GPA(id), 0, true);
+}
+
+static void create_irqfds(void)
+{
+	struct {
+		struct kvm_irq_routing info;
+		struct kvm_irq_routing_entry entries[NR_VCPUS];
+	} routing = { .info.nr = NR_VCPUS };
+	struct kvm_irqfd irqfd = { };
+	int i;
+
+	for (i = 0; i < NR_VCPUS; i++) {
+		routing.entries[i] = (struct kvm_irq_routing_entry) {
+			.gsi = IRQFD_GSI + i,
+			.type = KVM_IRQ_ROUTING_XEN_EVTCHN,
+			.u.xen_evtchn.port = SENT_PORT(i, NR_PORTS - 1),
+			.u.xen_evtchn.vcpu = i,
+			.u.xen_evtchn.priority = KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL,
+		};
+	}
+	vm_ioctl(vmm.vm, KVM_SET_GSI_ROUTING, &routing.info);
+
+	for (i = 0; i < NR_VCPUS; i++) {
+		irqfds[i] = eventfd(0, 0);
+		SYSCALL_OK(irqfds[i]);
+		irqfd.fd = irqfds[i];
+		irqfd.gsi = IRQFD_GSI + i;
+		vm_ioctl(vmm.vm, KVM_IRQFD, &irqfd);
+	}
+}
+
+static void create_timer(int vcpu)
+{
+	struct kvm_xen_vcpu_attr attr = {
+		.type = KVM_XEN_VCPU_ATTR_TYPE_TIMER,
+		.u.timer.port = TIMER_PORT(vcpu),
+		.u.timer.priority = KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL,
+	};
+
+	vcpu_ioctl(vmm.vcpu[vcpu], KVM_XEN_VCPU_SET_ATTR, &attr);
+}
+
+static void create_vm(void)
+{
+	struct kvm_xen_hvm_config config = {
+		.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL | KVM_XEN_HVM_CONFIG_EVTCHN_SEND,
+		.msr = XEN_MSR,
+	};
+	int i;
+
+	vmm.vm = vm_create_with_vcpus(NR_VCPUS, stress_guest, vmm.vcpu);
+	vmm.guest = addr_gva2hva(vmm.vm, (vm_vaddr_t)&stress);
+	vmm.guest->wall_base = time(NULL) - 1;
+	vmm.migrations_left = 20;
+
+	vm_install_exception_handler(vmm.vm, UPCALL_VECTOR, upcall_handler);
+	vm_ioctl(vmm.vm, KVM_XEN_HVM_CONFIG, &config);
+	TEST_ASSERT_EQ(set_vm_attr(KVM_XEN_ATTR_TYPE_LONG_MODE, 1), 0);
+	TEST_ASSERT_EQ(set_vm_attr(KVM_XEN_ATTR_TYPE_RUNSTATE_UPDATE_FLAG, 1), 0);
+	TEST_ASSERT_EQ(set_vm_attr(KVM_XEN_ATTR_TYPE_UPCALL_VECTOR, UPCALL_VECTOR), 0);
+	create_irqfds();
+
+	create_areas();
+	virt_map(vmm.vm, GPC_GPA, GPC_GPA, (PLACE_GPA(NR_PLACES) - GPC_GPA) / PAGE_SIZE);
+	for (i = 0; i < NR_PLACES; i++) {
+		create_place(i);
+		disturb(&vmm.place[i]);
+		bind_record(&vmm.place[i], true);
+		settle(&vmm.place[i]);
+	}
+
+	for (i = 0; i < NR_VCPUS; i++) {
+		vmm.guest->vcpu[i].id = i;
+		vcpu_args_set(vmm.vcpu[i], 1, &stress.vcpu[i]);
+		create_timer(i);
+	}
+}
+
+static pthread_t start(void *(*fn)(void *), void *arg)
+{
+	pthread_t thread;
+
+	TEST_ASSERT(!pthread_create(&thread, NULL, fn, arg), "Cannot create a thread");
+	return thread;
+}
+
+/* Nothing disturbs the places any more: everything comes up to date. */
+static void assert_recovered(void)
+{
+	uint64_t fresh[NR_VCPUS][NR_VCPU_KINDS], until[NR_VCPUS];
+	struct looks *looks;
+	int i, kind;
+
+	for (i = 0; i < NR_VCPUS; i++) {
+		looks = &vmm.guest->vcpu[i].looks[PLACE(i, 0)];
+		until[i] = READ_ONCE(rounds[i]) + 3;
+		for (kind = 0; kind < NR_VCPU_KINDS; kind++)
+			fresh[i][kind] = READ_ONCE(looks[kind].fresh);
+	}
+
+	for (i = 0; i < NR_VCPUS; i++) {
+		while (READ_ONCE(rounds[i]) < until[i])
+			wait_a_run();
+		looks = &vmm.guest->vcpu[i].looks[PLACE(i, 0)];
+		for (kind = 0; kind < NR_VCPU_KINDS; kind++)
+			TEST_ASSERT(READ_ONCE(looks[kind].fresh) > fresh[i][kind],
+				    "place %d: not up to date again", PLACE(i, kind));
+	}
+}
+
+static struct timespec started;
+
+static void report(void)
+{
+	static const char *const kinds[] = {
+		"kvmclock", "time info", "vCPU info", "run state", "shared info",
+	};
+	struct looks sum[ARRAY_SIZE(kinds)] = {}, *l;
+	struct changer *c;
+	int i, p;
+
+	ksft_print_msg("%ld s\n", timespec_elapsed(started).tv_sec);
+	for (i = 0; i < NR_VCPUS; i++) {
+		ksft_print_msg("vCPU %d: %lu rounds, %lu runs, %lu events, %u timers of %u\n", i,
+			       rounds[i], vmm.runs[i], events[i],
+			       vmm.guest->vcpu[i].taken[TIMER], vmm.guest->vcpu[i].timers_armed);
+		for (p = 0; p < NR_PLACES; p++) {
+			struct looks *look = &vmm.guest->vcpu[i].looks[p];
+
+			l = &sum[vmm.place[p].kind];
+			l->fresh += look->fresh;
+			l->seen += look->seen;
+			l->absent += look->absent;
+			l->busy += look->busy;
+			l->disturbed += look->disturbed;
+		}
+	}
+	for (i = 0; i < ARRAY_SIZE(kinds); i++)
+		ksft_print_msg("%s: seen %lu, fresh %lu, absent %lu, busy %lu, disturbed %lu\n",
+			       kinds[i], sum[i].seen, sum[i].fresh, sum[i].absent,
+			       sum[i].busy, sum[i].disturbed);
+	for (c = vmm.changer; c < vmm.changer + vmm.nr_changers; c++)
+		for (i = 0; c->changes[i].make; i++)
+			ksft_print_msg("%s: %lu\n", c->changes[i].name, c->done[i]);
+}
+
+static void run_all(void)
+{
+	pthread_t vcpus[NR_VCPUS], senders[NR_VCPUS], noise, wall_clock;
+	long i;
+
+	clock_gettime(CLOCK_MONOTONIC, &started);
+	for (i = 0; i < NR_VCPUS; i++)
+		vcpus[i] = start(vcpu_thread, (void *)i);
+	for (i = 0; i < NR_VCPUS; i++)
+		senders[i] = start(event_thread, (void *)i);
+	noise = start(noise_thread, NULL);
+	wall_clock = start(wall_clock_thread, NULL);
+
+	for (i = 0; i < vmm.nr_changers; i++)
+		vmm.changer[i].thread = start(changer_thread, &vmm.changer[i]);
+	for (i = 0; i < vmm.nr_changers; i++)
+		pthread_join(vmm.changer[i].thread, NULL);
+
+	assert_recovered();
+	WRITE_ONCE(writers_stop, true);
+	for (i = 0; i < NR_VCPUS; i++)
+		pthread_join(senders[i], NULL);
+	pthread_join(noise, NULL);
+	pthread_join(wall_clock, NULL);
+	WRITE_ONCE(vcpus_stop, true);
+	for (i = 0; i < NR_VCPUS; i++)
+		pthread_join(vcpus[i], NULL);
+
+	for (i = 0; i < vmm.nr_changers; i++)
+		assert_yard(&vmm.changer[i]);
+	for (i = 0; i < NR_PLACES; i++)
+		assert_around(&vmm.place[i]);
+	report();
+}
+
+FIXTURE(gpc_stress)
+{
+};
+
+FIXTURE_SETUP(gpc_stress)
+{
+	gpc_metadata = _metadata;
+	atexit(gpc_restore);
+	create_vm();
+}
+
+FIXTURE_TEARDOWN(gpc_stress)
+{
+	kvm_vm_free(vmm.vm);
+	gpc_restore();
+}
+
+#define STRESS_TEST(test) TEST_F_TIMEOUT(gpc_stress, test, TIMEOUT_S)
+
+STRESS_TEST(while_pages_are_replaced)
+{
+	changer_create(replacing);
+	changer_create(replacing);
+	run_all();
+}
+
+STRESS_TEST(while_pages_move)
+{
+	changer_create(keeping);
+	changer_create(keeping);
+	run_all();
+}
+
+STRESS_TEST(while_memslots_change)
+{
+	changer_create(slots);
+	changer_create(slots);
+	run_all();
+}
+
+STRESS_TEST(while_caches_come_and_go)
+{
+	vmm.guest->lax_times = true;
+	changer_create(activity);
+	changer_create(activity);
+	run_all();
+}
+
+STRESS_TEST(while_everything_changes)
+{
+	vmm.guest->lax_times = true;
+	changer_create(replacing);
+	changer_create(keeping);
+	changer_create(slots);
+	changer_create(activity);
+	run_all();
+}
+
+/* The harness knows no arguments but its own. */
+static int take_arguments(int argc, char *argv[])
+{
+	if (argc > 2 && !strcmp(argv[1], "-n")) {
+		nr_changes = atoi_positive("-n", argv[2]);
+		memmove(argv + 1, argv + 3, (argc - 2) * sizeof(*argv));
+		return argc - 2;
+	}
+	return argc;
+}
+
+int main(int argc, char *argv[])
+{
+	const int caps = KVM_XEN_HVM_CONFIG_SHARED_INFO_HVA | KVM_XEN_HVM_CONFIG_EVTCHN_SEND |
+			 KVM_XEN_HVM_CONFIG_RUNSTATE_UPDATE_FLAG;
+
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_ADJUST_CLOCK));
+	TEST_REQUIRE((kvm_check_cap(KVM_CAP_XEN_HVM) & caps) == caps);
+
+	argc = take_arguments(argc, argv);
+	return test_harness_run(argc, argv);
+}

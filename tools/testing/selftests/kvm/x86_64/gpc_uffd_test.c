@@ -1,0 +1,584 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Caches whose page userfaultfd(2) has yet to supply, as when a snapshot is
+ * restored on demand: KVM waits for the handler, and holds nothing meanwhile that
+ * the handler, the VMM or another vCPU could need.
+ */
+#include <sys/wait.h>
+
+#include "gpc_uffd.h"
+
+#include <linux/falloc.h>
+
+#define MISSING		UFFDIO_REGISTER_MODE_MISSING
+#define WP		UFFDIO_REGISTER_MODE_WP
+#define MINOR		UFFDIO_REGISTER_MODE_MINOR
+
+/* A memslot that the clock does not lie in, and the pages of it. */
+#define OTHER_SLOT	(GPC_SLOT + 1)
+#define OTHER_GPA	(GPC_GPA + GPC_SIZE)
+#define OTHER_CLOCK	0
+#define OTHER_SHINFO	PAGE_SIZE
+
+FIXTURE(gpc_uffd)
+{
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(gpc_uffd)
+{
+	self->vcpu = gpc_create(_metadata);
+}
+
+FIXTURE_TEARDOWN(gpc_uffd)
+{
+	gpc_free(self->vcpu);
+}
+
+#define UFFD_TEST(test) KVM_ONE_VCPU_TEST(gpc_uffd, test, gpc_guest)
+
+static void write_protect(int uffd, void *page, bool protect)
+{
+	struct uffdio_writeprotect wp = {
+		.range = { (uintptr_t)page, PAGE_SIZE },
+		.mode = protect ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+	};
+
+	TEST_ASSERT(!ioctl(uffd, UFFDIO_WRITEPROTECT, &wp),
+		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_WRITEPROTECT)", -1));
+}
+
+/* Have the waiting thread look again at what is there now. */
+static void wake(int uffd, void *page)
+{
+	struct uffdio_range range = { (uintptr_t)page, PAGE_SIZE };
+
+	TEST_ASSERT(!ioctl(uffd, UFFDIO_WAKE, &range),
+		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_WAKE)", -1));
+}
+
+/* Until it has ended, or sleeps where an ordinary signal does not wake it. */
+static void await_done_or_blocked(struct gpc_task *task)
+{
+	char path[64], state = 0;
+	FILE *f;
+
+	while (!READ_ONCE(task->done) && state != 'D') {
+		usleep(1000);
+		if (!READ_ONCE(task->tid))
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/task/%d/stat", task->tid);
+		f = fopen(path, "r");
+		if (!f)
+			continue;
+		/* proc_pid_stat(5): the name is in parentheses, the state behind it. */
+		if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+			state = 0;
+		fclose(f);
+	}
+}
+
+static void *clock_on(struct kvm_vcpu *vcpu, void *mem)
+{
+	void *page = mem + (GPC_CLOCK - GPC_GPA);
+
+	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
+	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPC_CLOCK | KVM_MSR_ENABLED);
+	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
+	return page;
+}
+
+static void *clock_on_anon(struct kvm_vcpu *vcpu)
+{
+	return clock_on(vcpu, gpc_mmap_anon(NULL));
+}
+
+/* The clock was written into what was supplied, and nothing else was. */
+static void assert_written_in(void *page)
+{
+	gpc_assert_written(page);
+	GPC_ASSERT_POISON(page + GPC_CLOCK_SIZE, PAGE_SIZE - GPC_CLOCK_SIZE);
+}
+
+static void assert_follows(struct kvm_vcpu *vcpu, void *page)
+{
+	gpc_assert_served(vcpu, GPC_CLOCK);
+	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
+}
+
+UFFD_TEST(waits_for_a_missing_page)
+{
+	void *page = clock_on_anon(vcpu);
+	int uffd = gpc_uffd_make_missing(page);
+	struct gpc_task task;
+
+	gpc_task_update(&task, vcpu, uffd, page);
+	gpc_uffd_supply(uffd, page);
+	gpc_task_finish(&task);
+	assert_written_in(page);
+
+	/* And the guest, which looks at the page only now, finds all of it. */
+	gpc_run(vcpu, (struct gpc_step) {
+		.clock = GPC_CLOCK, .peek = GPC_CLOCK + PAGE_SIZE - sizeof(uint64_t),
+	});
+	TEST_ASSERT(gpc_step.ns >= gpc_era && gpc_step.ns - gpc_era < GPC_ERA_NS,
+		    "Guest reads %lu ns, clock was set to %lu ns", gpc_step.ns, gpc_era);
+	GPC_ASSERT_POISON(&gpc_step.word, sizeof(gpc_step.word));
+	assert_follows(vcpu, page);
+}
+
+/* As when the VMM restores the MSR, before the vCPU runs for the first time. */
+static int set_msr(void *vcpu)
+{
+	vcpu_set_msr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPC_CLOCK | KVM_MSR_ENABLED);
+	return 0;
+}
+
+UFFD_TEST(waits_when_the_vmm_restores_the_msr)
+{
+	void *mem = gpc_mmap_anon(NULL), *page = mem + (GPC_CLOCK - GPC_GPA);
+	int uffd = gpc_uffd_make_missing(page);
+	struct gpc_task task;
+
+	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
+	gpc_task_start(&task, set_msr, vcpu);
+	gpc_uffd_await(uffd, page, 0);
+	gpc_uffd_supply(uffd, page);
+	gpc_task_finish(&task);
+	GPC_ASSERT_POISON(page, PAGE_SIZE);
+	assert_follows(vcpu, page);
+}
+
+UFFD_TEST(waits_on_when_woken_for_nothing)
+{
+	void *page = clock_on_anon(vcpu);
+	int i, uffd = gpc_uffd_make_missing(page);
+	struct gpc_task task;
+
+	gpc_task_start(&task, gpc_task_update_fn, vcpu);
+	for (i = 0; i < 3; i++) {
+		gpc_uffd_await(uffd, page, 0);
+		wake(uffd, page);
+	}
+	gpc_uffd_await(uffd, page, 0);
+	gpc_uffd_supply(uffd, page);
+	gpc_task_finish(&task);
+	assert_written_in(page);
+}
+
+UFFD_TEST(waits_for_a_missing_page_of_shared_memory)
+{
+	int fd = kvm_memfd_alloc(GPC_SIZE, false), uffd = gpc_uffd_open(UFFD_FEATURE_MISSING_SHMEM);
+	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0), *page = clock_on(vcpu, mem);
+	struct gpc_task task;
+
+	gpc_uffd_register(uffd, page, PAGE_SIZE, MISSING);
+	TEST_ASSERT(!fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			       page - mem, PAGE_SIZE), __KVM_SYSCALL_ERROR("fallocate()", -1));
+	gpc_task_update(&task, vcpu, uffd, page);
+	gpc_uffd_supply(uffd, page);
+	gpc_task_finish(&task);
+	assert_written_in(page);
+	assert_follows(vcpu, page);
+}
+
+/* The page is in the page cache, where the handler may still change it. */
+UFFD_TEST(waits_for_a_minor_fault)
+{
+	int fd = kvm_memfd_alloc(GPC_SIZE, false), uffd = gpc_uffd_open(UFFD_FEATURE_MINOR_SHMEM);
+	void *alias = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
+	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0), *page = clock_on(vcpu, mem);
+	struct uffdio_continue cont = { .range = { (uintptr_t)page, PAGE_SIZE } };
+	struct gpc_task task;
+
+	gpc_uffd_register(uffd, page, PAGE_SIZE, MINOR);
+	gpc_drop(page);
+	gpc_task_start(&task, gpc_task_update_fn, vcpu);
+	gpc_uffd_await(uffd, page, UFFD_PAGEFAULT_FLAG_MINOR);
+	memset(alias, GPC_POISON, GPC_SIZE);
+	TEST_ASSERT(!ioctl(uffd, UFFDIO_CONTINUE, &cont),
+		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_CONTINUE)", -1));
+	gpc_task_finish(&task);
+	assert_written_in(page);
+	assert_follows(vcpu, page);
+}
+
+/* As for a snapshot of a live guest: the handler saves the page as it was. */
+UFFD_TEST(does_not_write_through_a_write_protection)
+{
+	int uffd = gpc_uffd_open(UFFD_FEATURE_PAGEFAULT_FLAG_WP);
+	void *page = clock_on_anon(vcpu);
+	struct gpc_task task;
+	int i;
+
+	gpc_uffd_register(uffd, page, PAGE_SIZE, WP);
+	for (i = 0; i < 3; i++) {
+		memset(page, GPC_POISON, PAGE_SIZE);
+		write_protect(uffd, page, true);
+		gpc_task_start(&task, gpc_task_update_fn, vcpu);
+		gpc_uffd_await(uffd, page, UFFD_PAGEFAULT_FLAG_WP);
+		GPC_ASSERT_POISON(page, PAGE_SIZE);
+		write_protect(uffd, page, false);
+		gpc_task_finish(&task);
+		assert_written_in(page);
+	}
+	assert_follows(vcpu, page);
+}
+
+UFFD_TEST(gives_up_on_a_page_that_the_handler_poisons)
+{
+	int uffd = gpc_uffd_open(UFFD_FEATURE_POISON);
+	void *page = clock_on_anon(vcpu);
+	struct uffdio_poison poison = { .range = { (uintptr_t)page, PAGE_SIZE } };
+	struct gpc_task task;
+
+	gpc_uffd_register(uffd, page, PAGE_SIZE, MISSING);
+	gpc_drop(page);
+	gpc_task_update(&task, vcpu, uffd, page);
+	TEST_ASSERT(!ioctl(uffd, UFFDIO_POISON, &poison),
+		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_POISON)", -1));
+	gpc_task_finish(&task);
+
+	gpc_drop(page);
+	gpc_task_update(&task, vcpu, uffd, page);
+	gpc_uffd_supply(uffd, page);
+	gpc_task_finish(&task);
+	assert_written_in(page);
+}
+
+/* With nobody to supply it, the page is as any other that was dropped. */
+UFFD_TEST(goes_on_when_the_handler_closes)
+{
+	void *page = clock_on_anon(vcpu);
+	int uffd = gpc_uffd_make_missing(page);
+	struct gpc_task task;
+
+	gpc_task_update(&task, vcpu, uffd, page);
+	close(uffd);
+	gpc_task_finish(&task);
+	gpc_assert_written(page);
+	assert_follows(vcpu, page);
+}
+
+/*
+ * What the handler does to the range instead of supplying it
+ */
+
+UFFD_TEST(lets_the_handler_unmap_the_page)
+{
+	void *page = clock_on_anon(vcpu);
+	int uffd = gpc_uffd_make_missing(page);
+	struct gpc_task task;
+
+	gpc_task_update(&task, vcpu, uffd, page);
+	TEST_ASSERT(!munmap(page, PAGE_SIZE), __KVM_SYSCALL_ERROR("munmap()", -1));
+	wake(uffd, page);
+	gpc_task_finish(&task);
+
+	gpc_mmap(page, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_follows(vcpu, page);
+}
+
+UFFD_TEST(lets_the_handler_map_over_the_page)
+{
+	void *page = clock_on_anon(vcpu);
+	int uffd = gpc_uffd_make_missing(page);
+	struct gpc_task task;
+
+	gpc_task_update(&task, vcpu, uffd, page);
+	gpc_mmap(page, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	wake(uffd, page);
+	gpc_task_finish(&task);
+	assert_written_in(page);
+	assert_follows(vcpu, page);
+}
+
+UFFD_TEST(lets_the_handler_move_a_page_over_it)
+{
+	void *page = clock_on_anon(vcpu);
+	int uffd = gpc_uffd_make_missing(page);
+	struct gpc_task task;
+
+	gpc_task_update(&task, vcpu, uffd, page);
+	TEST_ASSERT(mremap(gpc_mmap_anon(NULL), PAGE_SIZE, PAGE_SIZE,
+			   MREMAP_MAYMOVE | MREMAP_FIXED, page) == page,
+		    __KVM_SYSCALL_ERROR("mremap()", -1));
+	wake(uffd, page);
+	gpc_task_finish(&task);
+	assert_written_in(page);
+	assert_follows(vcpu, page);
+}
+
+UFFD_TEST(lets_the_handler_move_the_page_away)
+{
+	void *page = clock_on_anon(vcpu), *moved = gpc_mmap_anon(NULL);
+	int uffd = gpc_uffd_make_missing(page);
+	struct gpc_task task;
+
+	gpc_task_update(&task, vcpu, uffd, page);
+	TEST_ASSERT(mremap(page, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
+			   moved) == moved, __KVM_SYSCALL_ERROR("mremap()", -1));
+	memset(moved, GPC_POISON, PAGE_SIZE);
+	wake(uffd, page);
+	gpc_task_finish(&task);
+	GPC_ASSERT_POISON(moved, PAGE_SIZE);
+
+	gpc_mmap(page, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_follows(vcpu, page);
+	GPC_ASSERT_POISON(moved, PAGE_SIZE);
+}
+
+/*
+ * What else goes on in the VM
+ */
+
+struct others {
+	struct kvm_vcpu *vcpu;
+	void *mem;
+};
+
+static void other_guest(void)
+{
+	for (;;)
+		GUEST_SYNC(0);
+}
+
+static int send_event(void *vcpu)
+{
+	return gpc_xen_send_event(vcpu);
+}
+
+/* Another vCPU with a clock, and Xen's shared info, all in another memslot. */
+static struct others others_on(struct kvm_vm *vm)
+{
+	struct others others = {
+		.vcpu = vm_vcpu_add(vm, 1, other_guest),
+		.mem = gpc_mmap_anon(NULL),
+	};
+
+	vm_set_user_memory_region(vm, OTHER_SLOT, 0, OTHER_GPA, GPC_SIZE, others.mem);
+	vcpu_set_msr(others.vcpu, MSR_KVM_SYSTEM_TIME_NEW,
+		     (OTHER_GPA + OTHER_CLOCK) | KVM_MSR_ENABLED);
+	gpc_xen_on(vm);
+	TEST_ASSERT_EQ(gpc_xen_set_shinfo(vm, OTHER_GPA + OTHER_SHINFO), 0);
+	return others;
+}
+
+/*
+ * The VMM does to other memory what it likes, and the caches there are looked up
+ * again and written.
+ */
+static void assert_others_go_on(struct others *others)
+{
+	struct kvm_vcpu *vcpu = others->vcpu;
+	void *mem = others->mem, *page = gpc_mmap_anon(NULL);
+
+	TEST_ASSERT(!mprotect(page, GPC_SIZE, PROT_READ), __KVM_SYSCALL_ERROR("mprotect()", -1));
+	TEST_ASSERT(!munmap(page, GPC_SIZE), __KVM_SYSCALL_ERROR("munmap()", -1));
+
+	gpc_drop(mem + OTHER_CLOCK);
+	gpc_drop(mem + OTHER_SHINFO);
+
+	gpc_new_era(vcpu->vm);
+	vcpu_run(vcpu);
+	TEST_ASSERT_EQ(get_ucall(vcpu, NULL), UCALL_SYNC);
+	gpc_assert_written(mem + OTHER_CLOCK);
+
+	TEST_ASSERT_EQ(gpc_xen_send_event(vcpu), 0);
+	TEST_ASSERT(gpc_xen_event_pending(mem + OTHER_SHINFO), "Event not delivered");
+}
+
+UFFD_TEST(holds_up_nothing_while_it_waits)
+{
+	void *page = clock_on_anon(vcpu);
+	struct others others = others_on(vcpu->vm);
+	int uffd = gpc_uffd_make_missing(page);
+	struct gpc_task task;
+
+	gpc_task_update(&task, vcpu, uffd, page);
+	assert_others_go_on(&others);
+	gpc_uffd_supply(uffd, page);
+	gpc_task_finish(&task);
+	assert_written_in(page);
+}
+
+UFFD_TEST(lets_its_own_page_be_invalidated_while_it_waits)
+{
+	void *page = clock_on_anon(vcpu);
+	int uffd = gpc_uffd_make_missing(page);
+	struct gpc_task task;
+
+	gpc_task_update(&task, vcpu, uffd, page);
+	gpc_drop(page);
+	TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ) &&
+		    !mprotect(page, PAGE_SIZE, PROT_READ | PROT_WRITE),
+		    __KVM_SYSCALL_ERROR("mprotect()", -1));
+	gpc_uffd_supply(uffd, page);
+	gpc_task_finish(&task);
+	assert_written_in(page);
+	assert_follows(vcpu, page);
+}
+
+struct slot {
+	struct kvm_vm *vm;
+	uint32_t id;
+	uint64_t gpa;
+	uint64_t size;
+	void *mem;
+};
+
+static int set_slot(void *arg)
+{
+	struct slot *slot = arg;
+
+	vm_set_user_memory_region(slot->vm, slot->id, 0, slot->gpa, slot->size, slot->mem);
+	return 0;
+}
+
+/*
+ * A change of memslots returns when nobody can see the old ones any more, and KVM
+ * has been looking at them since before it fell asleep.  So the change has to wait
+ * for the handler; but neither the handler nor the others for the change.
+ */
+static void change_memslots_while_it_waits(struct kvm_vcpu *vcpu, void *page,
+					   struct slot *slot)
+{
+	struct others others = others_on(vcpu->vm);
+	int uffd = gpc_uffd_make_missing(page);
+	struct gpc_task task, change;
+
+	gpc_task_update(&task, vcpu, uffd, page);
+	gpc_task_start(&change, set_slot, slot);
+	await_done_or_blocked(&change);
+	assert_others_go_on(&others);
+	gpc_drop(page);
+	gpc_uffd_supply(uffd, page);
+	gpc_task_finish(&change);
+	gpc_task_finish(&task);
+}
+
+UFFD_TEST(lets_its_memslot_be_deleted)
+{
+	void *page = clock_on_anon(vcpu), *mem = page - (GPC_CLOCK - GPC_GPA);
+	struct slot slot = { vcpu->vm, GPC_SLOT };
+
+	change_memslots_while_it_waits(vcpu, page, &slot);
+	memset(page, GPC_POISON, PAGE_SIZE);
+	gpc_update(vcpu);
+	GPC_ASSERT_POISON(page, PAGE_SIZE);
+
+	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
+	assert_follows(vcpu, page);
+}
+
+UFFD_TEST(lets_its_memslot_be_moved)
+{
+	void *page = clock_on_anon(vcpu), *mem = page - (GPC_CLOCK - GPC_GPA);
+	struct slot slot = { vcpu->vm, GPC_SLOT, GPC_GPA - PAGE_SIZE, GPC_SIZE, mem };
+
+	change_memslots_while_it_waits(vcpu, page, &slot);
+	memset(page, GPC_POISON, PAGE_SIZE);
+	assert_follows(vcpu, page + PAGE_SIZE);
+	GPC_ASSERT_POISON(page, PAGE_SIZE);
+}
+
+UFFD_TEST(lets_another_memslot_be_added)
+{
+	void *page = clock_on_anon(vcpu);
+	struct slot slot = {
+		vcpu->vm, OTHER_SLOT + 1, OTHER_GPA + GPC_SIZE, GPC_SIZE, gpc_mmap_anon(NULL),
+	};
+
+	change_memslots_while_it_waits(vcpu, page, &slot);
+	assert_follows(vcpu, page);
+}
+
+/*
+ * Its end
+ */
+
+/* The one cache that one thread can deactivate while another one uses it. */
+UFFD_TEST(can_be_deactivated_while_it_waits)
+{
+	void *mem = gpc_mmap_anon(NULL), *page = mem + (GPC_CLOCK - GPC_GPA);
+	struct kvm_vm *vm = vcpu->vm;
+	struct gpc_task task;
+	int uffd, ret;
+
+	gpc_slot(vm, 0, GPC_GPA, GPC_SIZE, mem);
+	gpc_xen_on(vm);
+	TEST_ASSERT_EQ(gpc_xen_set_shinfo(vm, GPC_CLOCK), 0);
+
+	uffd = gpc_uffd_make_missing(page);
+	gpc_task_start(&task, send_event, vcpu);
+	gpc_uffd_await(uffd, page, 0);
+	TEST_ASSERT_EQ(gpc_xen_set_shinfo(vm, -1), 0);
+	gpc_uffd_supply(uffd, page);
+	ret = gpc_task_finish(&task);
+	TEST_ASSERT(ret < 0, "Event delivered, though the page was given back");
+	GPC_ASSERT_POISON(page, PAGE_SIZE);
+
+	memset(page, 0, PAGE_SIZE);
+	TEST_ASSERT_EQ(gpc_xen_set_shinfo(vm, GPC_CLOCK), 0);
+	TEST_ASSERT_EQ(gpc_xen_send_event(vcpu), 0);
+	TEST_ASSERT(gpc_xen_event_pending(page), "Event not delivered");
+}
+
+/* The VM must be the process' own, so the child makes one. */
+static void wait_to_be_killed(int fd, bool change_memslots)
+{
+	struct kvm_vcpu *vcpu = gpc_create(gpc_metadata);
+	struct slot slot = { vcpu->vm, GPC_SLOT };
+	struct gpc_task task, change;
+	void *page;
+
+	vcpu_arch_set_entry_point(vcpu, gpc_guest);
+	page = clock_on_anon(vcpu);
+	gpc_task_update(&task, vcpu, gpc_uffd_make_missing(page), page);
+	if (change_memslots) {
+		gpc_task_start(&change, set_slot, &slot);
+		await_done_or_blocked(&change);
+	}
+	TEST_ASSERT(write(fd, "", 1) == 1, __KVM_SYSCALL_ERROR("write()", -1));
+	for (;;)
+		pause();
+}
+
+static void assert_killable(bool change_memslots)
+{
+	int fds[2], status;
+	pid_t pid;
+	char c;
+
+	close(gpc_uffd_open(0));
+	TEST_ASSERT(!pipe(fds), __KVM_SYSCALL_ERROR("pipe()", -1));
+	pid = fork();
+	TEST_ASSERT(pid >= 0, __KVM_SYSCALL_ERROR("fork()", pid));
+	if (!pid) {
+		close(fds[0]);
+		wait_to_be_killed(fds[1], change_memslots);
+	}
+	close(fds[1]);
+	TEST_ASSERT(read(fds[0], &c, 1) == 1, "The child ended by itself");
+	TEST_ASSERT(!kill(pid, SIGKILL), __KVM_SYSCALL_ERROR("kill()", -1));
+	TEST_ASSERT(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) &&
+		    WTERMSIG(status) == SIGKILL, "The child was not killed");
+}
+
+UFFD_TEST(can_be_killed_while_it_waits)
+{
+	assert_killable(false);
+}
+
+UFFD_TEST(can_be_killed_while_a_memslot_change_waits_for_it)
+{
+	assert_killable(true);
+}
+
+int main(int argc, char *argv[])
+{
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_ADJUST_CLOCK));
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_XEN_HVM));
+
+	return test_harness_run(argc, argv);
+}
