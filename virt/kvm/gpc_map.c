@@ -14,7 +14,10 @@
 
 /* Does the machine have RAM there, whether the kernel manages it or not? */
 #ifndef kvm_arch_pfn_is_ram
-#define kvm_arch_pfn_is_ram(pfn) false
+static bool kvm_arch_pfn_is_ram(kvm_pfn_t pfn)
+{
+	return false;
+}
 #endif
 
 /* RAM that the kernel manages: its pages have references, and most an address. */

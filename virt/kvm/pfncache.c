@@ -513,11 +513,11 @@ static bool gpc_invalidation_in_progress(struct gfn_to_pfn_cache *gpc)
 	return false;
 }
 
-static bool gpc_is_private(struct gfn_to_pfn_cache *gpc)
+static bool gpc_has_private_page(struct gfn_to_pfn_cache *gpc)
 {
 	unsigned int i;
 
-	if (likely(!kvm_arch_has_private_mem(gpc->kvm)) || gpc->gpa == INVALID_GPA)
+	if (gpc->gpa == INVALID_GPA)
 		return false;
 
 	for (i = 0; i < gpc->nr_pages; i++) {
@@ -525,6 +525,11 @@ static bool gpc_is_private(struct gfn_to_pfn_cache *gpc)
 			return true;
 	}
 	return false;
+}
+
+static __always_inline bool gpc_is_private(struct gfn_to_pfn_cache *gpc)
+{
+	return unlikely(kvm_arch_has_private_mem(gpc->kvm)) && gpc_has_private_page(gpc);
 }
 
 /*
@@ -1051,7 +1056,10 @@ int kvm_gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)
 	if (gpc_nr_pages(gpa, len) != 1)
 		return -EINVAL;
 
-	return kvm_gpc_activate_span(gpc, gpa, len);
+	if (gpa == INVALID_GPA)
+		return -EINVAL;
+
+	return gpc_activate(gpc, gpa, KVM_HVA_ERR_BAD, len);
 }
 
 /**

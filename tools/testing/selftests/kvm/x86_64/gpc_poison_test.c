@@ -18,8 +18,8 @@ FIXTURE(gpc_poison)
 };
 
 /* The VMM is told of an error in memory that it maps, and lives on. */
-static volatile sig_atomic_t nr_errors;
-static void *volatile error_hva;
+static sig_atomic_t nr_errors;
+static void *error_hva;
 
 static void memory_error(int sig, siginfo_t *info, void *context)
 {
@@ -64,7 +64,8 @@ static void strike(void *page)
 
 	r = madvise(page, PAGE_SIZE, MADV_HWPOISON);
 	GPC_REQUIRE(!r || (errno != EINVAL && errno != EPERM),
-		    "no MADV_HWPOISON, or not allowed: %s; CONFIG_MEMORY_FAILURE?", strerror(errno));
+		    "no MADV_HWPOISON, or not allowed: %s; CONFIG_MEMORY_FAILURE?",
+		    strerror(errno));
 	TEST_ASSERT(!r, __KVM_SYSCALL_ERROR("madvise(MADV_HWPOISON)", r));
 	TEST_ASSERT(nr_errors == 1 && error_hva == page, "%d errors, the last one at %p, not %p",
 		    nr_errors, error_hva, page);

@@ -125,8 +125,9 @@ STEAL_TEST(counts_what_the_scheduler_counts)
 
 		delay = run_delay();
 		run(vcpu);
-		TEST_ASSERT(st->steal - steal >= delay - high && st->steal - steal <= run_delay() - low,
-			    "Stolen %lu, scheduler %lu to %lu", st->steal - steal,
+		steal = st->steal - steal;
+		TEST_ASSERT(steal >= delay - high && steal <= run_delay() - low,
+			    "Stolen %lu, scheduler %lu to %lu", steal,
 			    delay - high, run_delay() - low);
 	}
 
@@ -147,7 +148,7 @@ STEAL_TEST(writes_its_record_and_nothing_else)
 	TEST_ASSERT_EQ(st->preempted, 0);
 	GPC_ASSERT_POISON(mem, RECORD_OFFSET);
 	GPC_ASSERT_POISON(&st->flags, sizeof(st->flags));
-	GPC_ASSERT_POISON(&st->preempted + 1, RECORD_SIZE - offsetof(struct kvm_steal_time, preempted) - 1);
+	GPC_ASSERT_POISON(st->u8_pad, sizeof(st->u8_pad) + sizeof(st->pad));
 	GPC_ASSERT_POISON(st + 1, GPC_SIZE - RECORD_OFFSET - RECORD_SIZE);
 }
 

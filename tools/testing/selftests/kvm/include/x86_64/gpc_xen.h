@@ -15,7 +15,6 @@
 
 #include "gpc.h"
 
-
 /* The page end that records are put across, and the pages on either side of it. */
 #define GPC_SPAN_GPA		GPC_GPA
 #define GPC_SPAN_SIZE		(2 * PAGE_SIZE)
