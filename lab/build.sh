@@ -78,7 +78,10 @@ modules_sync()
 	# Out of tree, $(srctree) is the headers' folder; the sources are here.
 	sed "s|\$(srctree)/arch/x86/kvm|\$(src)|; s|\$(srctree)/virt/kvm|\$(src)/../../../virt/kvm|" \
 		"$TREE/arch/x86/kvm/Makefile" | into_if_new "$dir/arch/x86/kvm/Makefile"
-	(cd "$TREE" && changed_headers | rsync -rL --checksum --delete --files-from=- ./ "$dir/headers/")
+	(cd "$TREE" && changed_headers | rsync -rL --checksum --files-from=- ./ "$dir/headers/")
+	# Those of another tree, or of a later step of the series, must not stay.
+	(cd "$dir/headers" && find . -type f | sed 's|^\./||' |
+		grep -vxF -e "$(cd "$TREE" && changed_headers)" | xargs -r rm -f)
 }
 
 # Keep the old file, and its time, where nothing changed.

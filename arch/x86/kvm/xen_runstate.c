@@ -120,14 +120,20 @@ static void runstate_enter(struct kvm_vcpu *vcpu, int state)
 	if (unlikely(!vx->runstate_entry_time))
 		vx->current_runstate = RUNSTATE_offline;
 
-	/* Waiting for a CPU is stolen time only for a vCPU that wanted to run. */
+	/*
+	 * Waiting for a CPU is stolen time only for a vCPU that wanted to run.  The
+	 * scheduler has a clock of its own: what is more than has passed comes next
+	 * time, so that no state's time goes back.
+	 */
 	if (vx->current_runstate == RUNSTATE_running) {
-		u64 stolen = run_delay - vx->last_steal;
+		u64 stolen = min(run_delay - vx->last_steal, delta);
 
 		delta -= stolen;
 		vx->runstate_times[RUNSTATE_runnable] += stolen;
+		vx->last_steal += stolen;
+	} else {
+		vx->last_steal = run_delay;
 	}
-	vx->last_steal = run_delay;
 
 	vx->runstate_times[vx->current_runstate] += delta;
 	vx->current_runstate = state;
