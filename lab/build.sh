@@ -81,7 +81,7 @@ modules_sync()
 	(cd "$TREE" && changed_headers | rsync -rL --checksum --files-from=- ./ "$dir/headers/")
 	# Those of another tree, or of a later step of the series, must not stay.
 	(cd "$dir/headers" && find . -type f | sed 's|^\./||' |
-		grep -vxF -e "$(cd "$TREE" && changed_headers)" | xargs -r rm -f)
+		{ grep -vxF -e "$(cd "$TREE" && changed_headers)" || :; } | xargs -r rm -f)
 }
 
 # Keep the old file, and its time, where nothing changed.
