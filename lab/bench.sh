@@ -2,11 +2,14 @@
 # shellcheck shell=bash
 # make bench: what the cache costs on the base and here. The stock kernel is booted
 # with Debian's modules and with ours on an emulator that counts instructions, each
-# twice: the figures must repeat exactly.
+# twice: the figures must repeat exactly. On nvhe it is two built kernels.
 
-BENCH=$BUILD/bench
-BENCH_LIST=$TOP/lab/bench.list
-BENCH_RECORD=$TOP/lab/bench.recorded
+BENCH_ON=${PLATFORM:-svm}
+BENCH_SUFFIX=.$BENCH_ON
+[[ $BENCH_ON != svm ]] || BENCH_SUFFIX=
+BENCH=$BUILD/bench$BENCH_SUFFIX
+BENCH_LIST=$TOP/lab/bench$BENCH_SUFFIX.list
+BENCH_RECORD=$TOP/lab/bench$BENCH_SUFFIX.recorded
 
 # bench_figures KTAP: "NAME VALUE" of a run
 bench_figures()
@@ -27,17 +30,27 @@ bench_size()
 # bench_boot base|ours N: boot, fill build/bench/WHOSE.N
 bench_boot()
 {
-	local dir=$BENCH/$1.$2 bad
+	local dir=$BENCH/$1.$2 bad kernel
 
 	mkdir -p "$dir"
 	: >"$dir/ktap"
 	: >"$dir/console"
+	kernel=$(kernel_of "$(bench_variant)" "${1/ours/}")
 	# Both with the base's memory.
-	boot_limited 1500 svm "$(kernel_of stock)" "$BENCH/$1.initrd" "$dir" base
-	bad=$(splats svm "$dir/console"; ktap svm "$dir/ktap" gpc_bench | grep -v $'\tpass\t' || :)
-	[[ -z $bad ]] || die "the boot with $1's modules failed, see $dir: $(head -n 1 <<<"$bad")"
+	boot_limited 1500 "$BENCH_ON" "$kernel" "$BENCH/$1.initrd" "$dir" base
+	bad=$(splats "$BENCH_ON" "$dir/console"; ktap "$BENCH_ON" "$dir/ktap" gpc_bench | grep -v $'\tpass\t' || :)
+	[[ -z $bad ]] || die "the boot of $1 failed, see $dir: $(head -n 1 <<<"$bad")"
 	bench_figures "$dir/ktap" >"$dir/figures" ||
 		die "this emulator's clock does not count instructions"
+}
+
+# The kernel that it runs on
+bench_variant()
+{
+	case $BENCH_ON in
+	svm) echo stock ;;
+	nvhe) echo arm64 ;;
+	esac
 }
 
 bench_count()
@@ -49,8 +62,8 @@ bench_count()
 	rm -rf "$BENCH"
 	mkdir -p "$BENCH"
 	for whose in base ours; do
-		job svm 300 gpc_bench >"$BENCH/$whose.initrd.job"
-		job_initramfs svm stock "$whose" "$BENCH/$whose.initrd"
+		job "$BENCH_ON" 1400 gpc_bench >"$BENCH/$whose.initrd.job"
+		job_initramfs "$BENCH_ON" "$(bench_variant)" "$whose" "$BENCH/$whose.initrd"
 	done
 	for n in 1 2; do
 		boots=()
@@ -65,11 +78,13 @@ bench_count()
 	done
 	for whose in base ours; do
 		diff "$BENCH/$whose".[12]/figures ||
-			die "the figures of two boots with $whose's modules differ: $BENCH/$whose.[12]"
+			die "the figures of two boots of $whose differ: $BENCH/$whose.[12]"
 		cp "$BENCH/$whose.1/figures" "$BENCH/$whose"
 	done
-	bench_size "$STOCK_HEADERS/vmlinux" >>"$BENCH/base"
-	bench_size "$(modules_dir stock)/src/arch/x86/kvm/kvm.ko" >>"$BENCH/ours"
+	if [[ $BENCH_ON = svm ]]; then
+		bench_size "$STOCK_HEADERS/vmlinux" >>"$BENCH/base"
+		bench_size "$(modules_dir stock)/src/arch/x86/kvm/kvm.ko" >>"$BENCH/ours"
+	fi
 	rm -f "$BENCH"/*.initrd*
 }
 
@@ -107,7 +122,9 @@ bench_table()
 				if (!(name in o)) wrong("the series has no figure")
 				else if (bar[name] ~ /^[0-9]+$/) {
 					if (o[name] > bar[name]) wrong(o[name] " is above its bar of " bar[name])
-				} else if (bar[name] == "base" && (name in b) && worse(o[name], b[name]))
+				} else if (bar[name] == "half" && (name in b) && o[name] > b[name] / 2)
+					wrong(o[name] " is more than half of " b[name] " on the base")
+				else if (bar[name] == "base" && (name in b) && worse(o[name], b[name]))
 					wrong(o[name] " is worse than " b[name] " on the base")
 				if (recorded != "" && !(name in r)) wrong("no figure is recorded")
 				else if (recorded != "" && worse(o[name], r[name]))
@@ -147,7 +164,13 @@ bench_plot()
 # versions, and the kernel other code for them.
 bench_key()
 {
-	echo "Linux $KREL, QEMU $(qemu-system-x86_64 --version | sed -n 's/.* version \([0-9]*\.[0-9]*\).*/\1/p')"
+	local kernel=$KREL qemu=qemu-system-x86_64
+
+	if [[ $BENCH_ON = nvhe ]]; then
+		kernel=$BASE_VERSION
+		qemu="qemu-system-aarch64"
+	fi
+	echo "Linux $kernel, QEMU $($qemu --version | sed -n 's/.* version \([0-9]*\.[0-9]*\).*/\1/p')"
 }
 
 # bench_recorded: the file to compare with, or nothing and why
@@ -168,38 +191,46 @@ bench_recorded()
 # bench_record: ours becomes what is recorded; table and plot go into the README
 bench_record()
 {
-	local key
+	local key on="" plot=""
 
 	key=$(bench_key)
 	{ echo "# $key"; cat "$BENCH/ours"; } >"$BENCH_RECORD"
-	mkdir -p "$TOP/docs"
-	cp "$BENCH/invalidation.svg" "$TOP/docs/bench.svg"
-	awk -v key="$key" -v date="$(date +%F)" -v table="$BENCH/table.txt" '
+	if [[ $BENCH_ON = svm ]]; then
+		mkdir -p "$TOP/docs"
+		cp "$BENCH/invalidation.svg" "$TOP/docs/bench.svg"
+		plot='\n\n![Cost of an invalidation by the number of caches](docs/bench.svg)'
+	else
+		on=" PLATFORM=$BENCH_ON"
+	fi
+	awk -v key="$key" -v date="$(date +%F)" -v table="$BENCH/table.txt" -v on="$on" -v plot="$plot" '
 		/^<!-- end of the figures -->/ { skip = 0 }
 		!skip
-		/^<!-- figures: make bench RECORD=1 -->/ {
+		$0 == "<!-- figures: make bench" on " RECORD=1 -->" {
 			print "Recorded " date ": " key ".\n\n```"
 			while ((getline line < table) > 0) print line
-			print "```\n\n![Cost of an invalidation by the number of caches](docs/bench.svg)"
+			print "```" plot
 			skip = 1
 		}' "$TOP/README.md" >"$BENCH/README.md"
 	cp "$BENCH/README.md" "$TOP/README.md"
-	note "recorded in lab/bench.recorded, docs/bench.svg and README.md"
+	note "recorded in ${BENCH_RECORD#"$TOP"/} and README.md"
 }
 
 verb_bench()
 {
 	local rc=0 recorded=
 
-	[[ "${PLATFORM:-svm} ${VARIANT:-stock} ${ACCEL:-tcg}" = "svm stock tcg" ]] ||
-		die "make bench is for PLATFORM=svm, VARIANT=stock, ACCEL=tcg only: it compares modules on one kernel"
-	need build svm bench
-	stock
-	prepare svm ours
-	step bench "boot svm with the base's modules and ours, twice" bench_count
+	case "$BENCH_ON ${VARIANT:-default} ${ACCEL:-tcg}" in
+	"svm default tcg"|"svm stock tcg"|"nvhe default tcg"|"nvhe arm64 tcg") ;;
+	*) die "make bench is for PLATFORM=svm or nvhe, with their default kernel and ACCEL=tcg: it compares with the base" ;;
+	esac
+	need build "${BENCH_ON/nvhe/arm64}" bench
+	[[ $BENCH_ON != svm ]] || stock
+	prepare "$BENCH_ON" ours
+	[[ $BENCH_ON != nvhe ]] || kernel arm64 base
+	step bench "boot $BENCH_ON with the base's KVM and ours, twice" bench_count
 	[[ -n ${RECORD-} ]] || recorded=$(bench_recorded)
 	bench_table "$BENCH_LIST" "$BENCH/base" "$BENCH/ours" ${recorded:+"$recorded"} >"$BENCH/table.txt" || rc=1
-	step bench-plot "plot build/bench/invalidation.svg" bench_plot
+	[[ $BENCH_ON != svm ]] || step bench-plot "plot build/bench/invalidation.svg" bench_plot
 	cat "$BENCH/table.txt"
 	[[ -z ${RECORD-} ]] || bench_record
 	[[ $rc -eq 0 ]] || die "make bench: cases are worse than they may be; see above"

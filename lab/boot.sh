@@ -165,7 +165,7 @@ check_accel()
 	case ${ACCEL:-tcg} in
 	tcg) return 0 ;;
 	icount)	# for make bench
-		[[ $1 = svm ]] || die "ACCEL=icount is for PLATFORM=svm only"
+		[[ $1 = svm || $1 = nvhe ]] || die "ACCEL=icount is for PLATFORM=svm and nvhe only"
 		return 0 ;;
 	kvm) ;;
 	*) die "unknown ACCEL=$ACCEL; it is tcg or kvm" ;;
@@ -190,6 +190,7 @@ machine()
 	kvm/svm|kvm/vmx) echo qemu-system-x86_64 -accel kvm -cpu host -smp 2 -m 2G ;;
 	kvm/*) echo qemu-system-aarch64 -accel kvm -machine virt,virtualization=on,gic-version=3 -cpu host -smp 2 -m 2G ;;
 	icount/svm) echo qemu-system-x86_64 -accel tcg -icount shift=0,sleep=off -seed 1 -rtc base=2020-01-01,clock=vm -cpu max -smp 1 -m 2G ;;
+	icount/nvhe) echo qemu-system-aarch64 -accel tcg -icount shift=0,sleep=off -seed 1 -rtc base=2020-01-01,clock=vm -machine virt,virtualization=on,gic-version=3 -cpu cortex-a57 -smp 1 -m 2G ;;
 	tcg/svm) echo qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2G ;;
 	tcg/vhe) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=3 -cpu max -smp 2 -m 2G ;;
 	tcg/nvhe) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=3 -cpu cortex-a57 -smp 2 -m 2G ;;

@@ -27,8 +27,8 @@ variant_of()
 	fi
 	case $arch/$v in
 	x86_64/stock|x86_64/rt|x86_64/x86_64|arm64/arm64) echo "$v" ;;
-	*/debug|*/kcsan|arm64/rt) echo "$v.$arch" ;;
-	*) die "VARIANT=$v is no kernel for $1; on x86: stock rt debug kcsan, on arm64: arm64 rt debug kcsan" ;;
+	*/debug|*/kcsan|arm64/rt|arm64/16k|arm64/64k) echo "$v.$arch" ;;
+	*) die "VARIANT=$v is no kernel for $1; on x86: stock rt debug kcsan, on arm64: arm64 rt debug kcsan 16k 64k" ;;
 	esac
 }
 

@@ -33,21 +33,18 @@ overlay_in_kernel_form()
 
 check_checkpatch()
 {
-	local f rc=0 words
+	local rc=0 words
+	local -a checkpatch=(scripts/checkpatch.pl --strict --terse --no-summary --codespell --show-types)
 
 	words=$(dpkg -L python3-codespell codespell 2>/dev/null | grep '/dictionary.txt$' | head -n 1 || :)
+	[[ -z $words ]] || checkpatch+=("--codespellfile=$words")
 	cd "$TREE" || exit
 	# Debian's python has the modules that checkpatch's helpers want.
 	export PATH=/usr/bin:$PATH
-	for f in "$BUILD"/series/*-*.patch; do
-		[[ $f != */0000-* ]] || continue
-		# A patch that adds files asks each time for MAINTAINERS.
-		scripts/checkpatch.pl --strict --terse --no-summary --codespell ${words:+--codespellfile="$words"} --show-types \
-			--ignore FILE_PATH_CHANGES "$f" || rc=1
-	done
-	for f in $(overlay_in_kernel_form); do
-		scripts/checkpatch.pl --strict --terse --no-summary --codespell ${words:+--codespellfile="$words"} --show-types -f "$f" || rc=1
-	done
+	# A patch that adds files asks each time for MAINTAINERS; 0000 is the cover letter.
+	find "$BUILD/series" -name '[0-9]*-*.patch' ! -name '0000-*' | sort |
+		xargs -P "$JOBS" -n 1 "${checkpatch[@]}" --ignore FILE_PATH_CHANGES || rc=1
+	overlay_in_kernel_form | xargs -P "$JOBS" -n 1 "${checkpatch[@]}" -f || rc=1
 	return $rc
 }
 
@@ -168,15 +165,78 @@ check_warnings()
 	[[ -z $new ]] || { echo "new warnings:"; echo "$new"; return 1; }
 }
 
+# Mails about any file of the series reach a list of KVM's, and no pattern that it adds
+# to MAINTAINERS is in vain.
+check_maintainers()
+{
+	local f rc=0
+
+	cd "$TREE" || exit
+	while read -r f; do
+		[[ $f = MAINTAINERS ]] ||
+			scripts/get_maintainer.pl --nogit --nogit-fallback --nom --nor --norolestats -f "$f" |
+				grep -q '^kvm.*@' || { echo "no list of KVM's hears of $f"; rc=1; }
+	done < <(git diff --name-only base series)
+	while read -r f; do
+		compgen -G "$f" >/dev/null || { echo "MAINTAINERS: there is no file $f"; rc=1; }
+	done < <(git diff base series -- MAINTAINERS | sed -n 's/^+F:[[:space:]]*//p')
+	return $rc
+}
+
+# HTML of virt/kvm in build/docs, as the tree's own `make htmldocs` makes it, but without
+# what that makes of other folders first. Always anew: what Sphinx has cached it does not
+# warn of again.
+check_docs()
+{
+	local name
+
+	rm -rf "$BUILD/docs"
+	# Debian's Sphinx is for Debian's python.
+	PATH=/usr/bin:$PATH PYTHONDONTWRITEBYTECODE=1 KDOC_WERROR=1 srctree=$TREE \
+		sphinx-build -q -E -W --keep-going -j "$JOBS" -b html -c "$TREE/Documentation" \
+		-D version="$BASE_SERIES" -D release="$BASE_VERSION" \
+		-D kerneldoc_srctree="$TREE" -D kerneldoc_bin="$TREE/scripts/kernel-doc" \
+		-d "$BUILD/docs/.doctrees" "$TREE/Documentation/virt/kvm" "$BUILD/docs"
+	# kernel-doc leaves out a name that it does not find, and says nothing.
+	while read -r name; do
+		grep -q "id=\"c\.$name\"" "$BUILD/docs/pfncache.html" ||
+			die "pfncache.rst asks for kernel-doc of $name, which there is not"
+	done < <(awk -v RS= '/^\.\. kernel-doc::/ { sub(/.*:identifiers:/, "")
+			for (i = 1; i <= NF; i++) print $i }' "$TREE/Documentation/virt/kvm/pfncache.rst")
+}
+
+verb_docs()
+{
+	need build docs
+	base
+	tree
+	step docs "make the HTML of Documentation/virt/kvm" check_docs
+	note "build/docs/index.html; the series' own pages are pfncache.html and locking.html"
+}
+
+# What is stated for all architectures is seen on x86, and not all of it on arm64.
+check_lockorder()
+{
+	if [[ -s $BUILD/lockdep/debug.x86_64 ]]; then
+		check "locking.rst and what lockdep saw" \
+			"$TOP/lab/lockorder.sh" "$TREE/Documentation/virt/kvm/locking.rst" "$BUILD"/lockdep/*
+	else
+		note "locking.rst and what lockdep saw: not compared, there has been no 'make test-debug' on svm"
+	fi
+}
+
 verb_check()
 {
-	need build check
+	need build check docs
 	base
 	tree
 	verb_series
 	check "checkpatch --strict of mails and files" check_checkpatch
 	check "kernel-doc" check_kernel_doc
 	check "shellcheck of the lab" check_shell
+	check "MAINTAINERS know every file" check_maintainers
+	check "Sphinx: no warning in virt/kvm" check_docs
+	check_lockorder
 	check "the cache's model: spin" "$TOP/tools/kvm/gpc/check-model.sh"
 	check "git am of the mails equals make tree" check_git_am
 	if [[ $BASE_KIND = debian ]]; then

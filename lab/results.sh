@@ -101,6 +101,12 @@ ktap()
 		}'
 }
 
+# lockdep_chains KTAP: what a kernel with lockdep has said of KVM's locks
+lockdep_chains()
+{
+	tr -d '\r' <"$1" | sed -n 's/^# lockdep: //p' | base64 -d | gzip -dc
+}
+
 # bats_results: results of `bats --formatter tap`, on standard input
 bats_results()
 {

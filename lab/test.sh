@@ -3,11 +3,13 @@
 # make run, make test, make test-VARIANT, make base-test.
 
 PLATFORMS_ALL="svm vmx vhe nvhe"
+TESTS_LIST=$TOP/lab/tests.list
+RESULTS=$BUILD/results
 
-# tests_list: lab/tests.list without comments
+# tests_list: the list of tests without comments
 tests_list()
 {
-	sed 's/#.*//; /^[[:space:]]*$/d; /^!/d' "$TOP/lab/tests.list"
+	sed 's/#.*//; /^[[:space:]]*$/d; /^!/d' "$TESTS_LIST"
 }
 
 # skips_on PLATFORM: "TEST REASON" of tests that cannot run there
@@ -16,7 +18,7 @@ skips_on()
 	local emulator=${ACCEL:-tcg}
 
 	! in_bochs "$1" || emulator=bochs
-	sed -n "s|^!$emulator/$1 ||p" "$TOP/lab/tests.list"
+	sed -En "s#^!($emulator|${VARIANT:-stock})/$1 ##p" "$TESTS_LIST"
 }
 
 # skipped_tests PLATFORM: those of skips_on that are asked for
@@ -45,7 +47,7 @@ tests_of()
 {
 	case $1 in
 	x86_64) { tests_on svm; tests_on vmx; echo gpc_bench; } ;;
-	arm64)  { tests_on vhe; tests_on nvhe; } ;;
+	arm64)  { tests_on vhe; tests_on nvhe; echo gpc_bench; } ;;
 	esac | awk '!seen[$0]++'
 }
 
@@ -55,8 +57,8 @@ check_input()
 	local p t
 
 	case ${VARIANT-} in
-	''|stock|rt|arm64|debug|kcsan) ;;
-	*) die "unknown VARIANT=$VARIANT; on x86: stock rt debug kcsan, on arm64: arm64 rt debug kcsan" ;;
+	''|stock|rt|arm64|debug|kcsan|16k|64k) ;;
+	*) die "unknown VARIANT=$VARIANT; on x86: stock rt debug kcsan, on arm64: arm64 rt debug kcsan 16k 64k" ;;
 	esac
 	for p in ${PLATFORM:-svm}; do
 		platform_arch "$p" >/dev/null
@@ -120,8 +122,8 @@ declare -A SELFTESTS_BUILT=()
 
 # limits of a boot, in seconds: a test, and the whole. Bochs is slow, and so is a
 # kernel that checks what it does.
-test_limit() { limit "$1" 600 900 300; }
-boot_limit() { limit "$1" 1500 3600 900; }
+test_limit() { echo "${TEST_LIMIT:-$(limit "$1" 600 900 300)}"; }
+boot_limit() { echo "${BOOT_LIMIT:-$(limit "$1" 1500 3600 900)}"; }
 
 # limit PLATFORM BOCHS CHECKED QEMU
 limit()
@@ -135,14 +137,14 @@ limit()
 	fi
 }
 
-# run_on PLATFORM ours|base TEST...: boot, fill build/results/WHOSE/PLATFORM
+# run_on PLATFORM ours|base TEST...: boot, fill WHOSE/PLATFORM of the results
 run_on()
 {
 	local platform=$1 whose=$2 variant dir t why
 	shift 2
 
 	variant=$(variant_of "$platform")
-	dir=$BUILD/results/$whose/$platform
+	dir=$RESULTS/$whose/$platform
 	rm -rf "$dir"
 	mkdir -p "$dir"
 	job "$platform" "$(test_limit "$platform")" "$@" >"$dir/initrd.job"
@@ -159,14 +161,20 @@ run_on()
 		splats "$platform" "$dir/console" | awk -v p="$platform" \
 			'NR == 1 { printf "%s\tkernel splat\tfail\t%s\n", p, $0 }'
 	} >"$dir/results.tmp"
+	# What only some tests show of locks is not worth keeping.
+	if [[ $whose = ours && -z ${TESTS-} ]] && grep -q '^# lockdep: ' "$dir/ktap"; then
+		mkdir -p "$BUILD/lockdep"
+		into "$BUILD/lockdep/$variant" lockdep_chains "$dir/ktap" || :
+	fi
 	mv "$dir/results.tmp" "$dir/results"
+	[[ $dir != "$BUILD/results/ours/"* ]] || matrix_keep "$dir/results" "$platform" "$variant"
 	rm -f "$dir/initrd" "$dir/iso.img"
 }
 
 # show PLATFORM WHOSE: what failed there, with the console's end
 show_failure()
 {
-	local dir=$BUILD/results/$2/$1 s
+	local dir=$RESULTS/$2/$1 s
 
 	s=$(splats "$1" "$dir/console")
 	if [[ -n $s ]]; then
@@ -192,9 +200,9 @@ verb_run()
 	PLATFORM=$platform check_input
 	can_boot "$platform" || die "Bochs cannot be installed here, so PLATFORM=vmx cannot run"
 	prepare "$platform" ours
-	tests=$(if [[ -n ${TESTS-} ]]; then tests_on "$platform"; else tests_on "$platform" '^gpc_'; fi)
+	tests=$(if [[ -n ${TESTS-} ]]; then tests_on "$platform"; else tests_on "$platform" '^(gpc|reinit)_'; fi)
 	[[ -n $tests ]] || tests=$(tests_on "$platform")
-	dir=$BUILD/results/ours/$platform
+	dir=$RESULTS/ours/$platform
 	note "boot $platform, kernel $(variant_of "$platform")"
 	rm -rf "$dir"
 	# shellcheck disable=SC2086
@@ -214,8 +222,8 @@ lab_tests()
 {
 	need bats
 	bats --formatter tap "$TOP/lab/tests" >"$LOGS/bats.log" 2>&1 </dev/null || :
-	mkdir -p "$BUILD/results/lab"
-	bats_results <"$LOGS/bats.log" >"$BUILD/results/lab/results"
+	mkdir -p "$RESULTS/lab"
+	bats_results <"$LOGS/bats.log" >"$RESULTS/lab/results"
 }
 
 # Both cores are kept busy: Bochs has one CPU and takes longest, so it starts
@@ -249,10 +257,10 @@ all_platforms()
 # PID would not do to wait for: a build forks so much that PIDs come round again.
 start_on()
 {
-	local lock=$BUILD/results/$2.$1.lock
+	local lock=$RESULTS/$2.$1.lock
 
-	mkdir -p "$BUILD/results"
-	rm -rf "$BUILD/results/$2/$1"
+	mkdir -p "$RESULTS"
+	rm -rf "${RESULTS:?}/$2/$1"
 	exec 8>"$lock"
 	flock 8
 	# shellcheck disable=SC2046
@@ -266,9 +274,9 @@ wait_on()
 	local start=$SECONDS
 
 	printf '%-58s' "run the tests on $1"
-	flock "$BUILD/results/$2.$1.lock" true &
+	flock "$RESULTS/$2.$1.lock" true &
 	wait $!
-	[[ -s $BUILD/results/$2/$1/results ]] || die "the boot of $1 failed"
+	[[ -s $RESULTS/$2/$1/results ]] || die "the boot of $1 failed"
 	printf '%3d s\n' $((SECONDS - start))
 }
 
@@ -305,7 +313,7 @@ gather()
 				printf '%s\t%s\tskip\tBochs is not installable\n' "$p" "$t"
 			done
 		else
-			cat "$BUILD/results/$1/$p/results"
+			cat "$RESULTS/$1/$p/results"
 		fi
 	done
 }
@@ -317,7 +325,7 @@ verb_test()
 	all_platforms ours
 	{
 		gather ours
-		[[ -n ${TESTS-} ]] || cat "$BUILD/results/lab/results"
+		[[ -n ${TESTS-} ]] || cat "$RESULTS/lab/results"
 	} | report
 }
 
@@ -338,14 +346,14 @@ verb_test_variant()
 # report: the table of the results on standard input, what failed, the exit status
 report()
 {
-	local p all=$BUILD/results/all base
+	local p all=$RESULTS/all base
 
 	cat >"$all"
 	base
 	base=$(base_results)
 	if ! table "$([[ ! -e $base ]] || echo "$base")" <"$all"; then
 		for p in $(platforms); do
-			! grep -q $'\tfail\t' "$BUILD/results/ours/$p/results" 2>/dev/null || show_failure "$p" ours >&2
+			! grep -q $'\tfail\t' "$RESULTS/ours/$p/results" 2>/dev/null || show_failure "$p" ours >&2
 		done
 		# The closing line stays the last.
 		table <"$all" | tail -n 1
@@ -375,15 +383,15 @@ verb_base_test()
 		note "kept results of the unpatched base $BASE_VERSION:"
 	else
 		all_platforms base
-		gather base >"$BUILD/results/base/all"
+		gather base >"$RESULTS/base/all"
 		# Kept is what was run to the end, and all of it.
 		if [[ -z ${TESTS-}${PLATFORM-} ]] &&
-		   ! grep -q $'\tboot\tfail\t' "$BUILD/results/base/all"; then
+		   ! grep -q $'\tboot\tfail\t' "$RESULTS/base/all"; then
 			mkdir -p "${file%/*}"
-			cp "$BUILD/results/base/all" "$file.tmp"
+			cp "$RESULTS/base/all" "$file.tmp"
 			mv "$file.tmp" "$file"
 		fi
-		file=$BUILD/results/base/all
+		file=$RESULTS/base/all
 	fi
 	table <"$file"
 }

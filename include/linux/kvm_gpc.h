@@ -88,13 +88,14 @@ struct kvm_gpc_page {
  * @map: what @khva points into
  * @pages: the user pages of @uhva and of the last byte
  * @nr_pages: 1, or 2 when these are two
+ * @dirty_track: a memslot of @pages tracks what is written
  * @refresh_lock: one activation or refresh at a time
  * @dep_map: a use for lockdep: a read lock, that closing takes for write
  *
  * All of it (but the number of uses) changes under &kvm.mn_invalidate_lock, and what a
- * use reads (@gpa to @nr_pages) only while the cache is closed.  @gpa to @generation, @pages and
- * @nr_pages change with @refresh_lock held as well, so that either lock suffices
- * to read them.  (A page's links in the tree are the tree's.)
+ * use reads (@gpa to @dirty_track) only while the cache is closed.  @gpa to @generation
+ * and @pages to @dirty_track change with @refresh_lock held as well, so that either lock
+ * suffices to read them.  (A page's links in the tree are the tree's.)
  */
 struct gfn_to_pfn_cache {
 	struct kvm *kvm;
@@ -103,6 +104,7 @@ struct gfn_to_pfn_cache {
 	bool missed;
 	bool refreshing;
 	u8 nr_pages;
+	bool dirty_track;
 	gpa_t gpa;
 	unsigned long uhva;
 	unsigned long len;

@@ -94,6 +94,15 @@ disbelieved()
 	worse "miss_1: 91 is above its bar of 90"
 }
 
+@test "bench: a bar may be half of the base" {
+	sed -i 's/^miss base/miss half/' "$TMP/list"
+	table
+	good
+	figures ours 5001 80 200
+	table
+	worse "miss: 5001 is more than half of 10000 on the base"
+}
+
 @test "bench: worse than recorded fails, though better than the base" {
 	figures recorded 5000 80 200
 	table
@@ -169,6 +178,21 @@ disbelieved()
 	is "$(grep -cE '^(a|b|the table|<!-- .* -->)$' "$TMP/repo/README.md")" 5
 	is "$(grep -c old "$TMP/repo/README.md")" 0
 	is "$(cat "$TMP/repo/docs/bench.svg")" "the plot"
+}
+
+@test "bench: nvhe has figures, and a place in the README, of its own" {
+	mkdir -p "$TMP/repo/lab" "$BUILD/bench.nvhe"
+	printf '<!-- figures: make bench%s RECORD=1 -->\nold\n<!-- end of the figures -->\n' \
+		'' ' PLATFORM=nvhe' >"$TMP/repo/README.md"
+	cp "$TMP/ours" "$BUILD/bench.nvhe/ours"
+	echo 'the table' >"$BUILD/bench.nvhe/table.txt"
+	export PLATFORM=nvhe
+	run lab 'TOP=$1 BENCH_RECORD=$1/lab/recorded; bench_key() { echo "Linux 6.12"; }; bench_record' "$TMP/repo"
+	good
+	is "$(head -n 2 "$TMP/repo/README.md" | tail -n 1)" old
+	is "$(grep -c 'the table' "$TMP/repo/README.md")" 1
+	is "$(grep -c svg "$TMP/repo/README.md")" 0
+	gone "$TMP/repo/docs"
 }
 
 @test "bench: other back ends and kernels are refused" {

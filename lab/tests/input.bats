@@ -155,10 +155,10 @@ variants()
 
 @test "input: each VARIANT that there is, by its folder" {
 	run lab 'BASE_KIND=debian; for v in "" stock rt debug kcsan; do VARIANT=$v; variant_of svm; done
-		for v in "" arm64 rt debug kcsan; do VARIANT=$v; variant_of vhe; done
+		for v in "" arm64 rt debug kcsan 16k 64k; do VARIANT=$v; variant_of vhe; done
 		VARIANT= BASE_KIND=tarball; variant_of svm'
 	is "$(xargs <<<"$output")" \
-		"stock stock rt debug.x86_64 kcsan.x86_64 arm64 arm64 rt.arm64 debug.arm64 kcsan.arm64 x86_64"
+		"stock stock rt debug.x86_64 kcsan.x86_64 arm64 arm64 rt.arm64 debug.arm64 kcsan.arm64 16k.arm64 64k.arm64 x86_64"
 }
 
 @test "input: another make that runs" {

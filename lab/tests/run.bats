@@ -176,7 +176,7 @@ boots()
 gpc_clock_test gpc_hva_test steal_time kvm_pv_test
 steal_time psci_test hypercalls
 steal_time psci_test hypercalls page_fault_test
-steal_time psci_test hypercalls page_fault_test"
+steal_time psci_test hypercalls page_fault_test gpc_bench"
 }
 
 @test "run: a test that Bochs cannot run is a skip there, with the reason" {
@@ -186,6 +186,18 @@ steal_time psci_test hypercalls page_fault_test"
 	is "$(boots)" "vmx: steal_time"
 	has "kvm_pv_test on vmx: skip: Bochs hangs"
 	closing "1 passed, 0 failed, 1 skipped"
+}
+
+@test "run: a test that a kernel cannot run is a skip there, with the reason" {
+	echo '!debug/svm kvm_pv_test takes hours' >>"$TOP/lab/tests.list"
+	VARIANT=debug PLATFORM=svm TESTS='steal_time kvm_pv_test' go verb_run
+	good
+	is "$(boots)" "svm: steal_time"
+	has "kvm_pv_test on svm: skip: takes hours"
+	closing "1 passed, 0 failed, 1 skipped"
+
+	TESTS='steal_time kvm_pv_test' go verb_run
+	closing "2 passed, 0 failed, 0 skipped"
 }
 
 @test "run: a test that Bochs cannot run is nothing where TESTS do not ask for it" {

@@ -84,6 +84,33 @@ static void *gpc_map_ram(struct kvm_gpc_map *map, struct page **managed)
 	return nr_valid ? NULL : vmap_pfn(pfns, map->nr_pages, PAGE_KERNEL);
 }
 
+static noinline int gpc_map_any(struct kvm_gpc_map *map, const kvm_pfn_t *pfns,
+				struct page **pages, unsigned int nr_pages)
+{
+	bool managed = true, contiguous = true;
+	unsigned int i;
+
+	map->nr_pages = nr_pages;
+	for (i = 0; i < nr_pages; i++) {
+		map->pfns[i] = pfns[i];
+		managed &= !!pages[i];
+		contiguous &= pfns[i] == pfns[0] + i;
+	}
+
+	map->base = NULL;
+	if (managed)
+		map->base = gpc_map_managed(map, pages, contiguous);
+	else if (contiguous)
+		map->base = gpc_map_range(map);
+	if (!map->base && !managed)
+		map->base = gpc_map_ram(map, pages);
+
+	if (map->base)
+		return 0;
+	map->type = KVM_GPC_MAP_NONE;
+	return -EFAULT;
+}
+
 /**
  * kvm_gpc_map - give page frames a kernel address
  * @map: mapping to fill in
@@ -102,9 +129,6 @@ static void *gpc_map_ram(struct kvm_gpc_map *map, struct page **managed)
 noinline int kvm_gpc_map(struct kvm_gpc_map *map, const kvm_pfn_t *pfns,
 			 struct page **pages, unsigned int nr_pages)
 {
-	bool managed = true, contiguous = true;
-	unsigned int i;
-
 	/* As good as always. */
 	if (likely(nr_pages == 1 && pages[0] && !PageHighMem(pages[0]))) {
 		map->type = KVM_GPC_MAP_DIRECT;
@@ -112,27 +136,7 @@ noinline int kvm_gpc_map(struct kvm_gpc_map *map, const kvm_pfn_t *pfns,
 		return 0;
 	}
 
-	map->nr_pages = nr_pages;
-	for (i = 0; i < nr_pages; i++)
-		map->pfns[i] = pfns[i];
-
-	for (i = 0; i < map->nr_pages; i++) {
-		managed &= !!pages[i];
-		contiguous &= map->pfns[i] == map->pfns[0] + i;
-	}
-
-	map->base = NULL;
-	if (managed)
-		map->base = gpc_map_managed(map, pages, contiguous);
-	else if (contiguous)
-		map->base = gpc_map_range(map);
-	if (!map->base && !managed)
-		map->base = gpc_map_ram(map, pages);
-
-	if (map->base)
-		return 0;
-	map->type = KVM_GPC_MAP_NONE;
-	return -EFAULT;
+	return gpc_map_any(map, pfns, pages, nr_pages);
 }
 ALLOW_ERROR_INJECTION(kvm_gpc_map, ERRNO);
 

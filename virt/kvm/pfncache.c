@@ -29,6 +29,11 @@
  * waits for all readers of srcu, so that a use with the old generation is over
  * before the update returns and the old memslot is freed.
  *
+ * What is published does not change, so that what a cache took from its memslot
+ * (@dirty_track) stays true.  Only the generation does, in place, when an update is at
+ * its end: until then it says that one is in progress, and a cache that was bound in
+ * between is bound anew.
+ *
  * Page tables change at any time, with the MMU notifier called before and
  * after: invalidate_range_start(), unmap, invalidate_range_end().  A cache holds
  * no reference on its pages, which are given away once start has returned.  So two
@@ -127,7 +132,7 @@ static bool gpc_is_open(struct gfn_to_pfn_cache *gpc)
 static bool gpc_is_current(struct gfn_to_pfn_cache *gpc)
 {
 	return gpc->gpa == INVALID_GPA ||
-	       gpc->generation == kvm_memslots(gpc->kvm)->generation;
+	       gpc->generation == READ_ONCE(kvm_memslots(gpc->kvm)->generation);
 }
 
 static void gpc_open(struct gfn_to_pfn_cache *gpc)
@@ -137,17 +142,19 @@ static void gpc_open(struct gfn_to_pfn_cache *gpc)
 	atomic_set_release(&gpc->users, 0);
 }
 
-static void gpc_close(struct gfn_to_pfn_cache *gpc)
+/* Returns whether it was open. */
+static bool gpc_close(struct gfn_to_pfn_cache *gpc)
 {
 	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
 
 	if (!gpc_is_open(gpc))
-		return;
+		return false;
 
 	lock_map_acquire(&gpc->dep_map);
 	atomic_or(GPC_CLOSED, &gpc->users);
 	atomic_cond_read_acquire(&gpc->users, VAL == GPC_CLOSED);
 	lock_map_release(&gpc->dep_map);
+	return true;
 }
 
 /* --- The notifier's side -------------------------------------------------- */
@@ -367,82 +374,14 @@ void kvm_gpc_close_vm(struct kvm *kvm)
 
 /* --- Refresh: binding ------------------------------------------------------ */
 
-/* What an address means by the memslots of the moment. */
-struct gpc_binding {
-	gpa_t gpa;
-	unsigned long uhva;
-	unsigned long len;
-	u64 generation;
-	unsigned int nr_pages;
-	struct {
-		struct kvm_memory_slot *memslot;
-		unsigned long uhva;
-	} pages[KVM_GPC_MAX_PAGES];
-};
-
 static unsigned int gpc_nr_pages(unsigned long address, unsigned long len)
 {
 	return DIV_ROUND_UP(offset_in_page(address) + len, PAGE_SIZE);
 }
 
-/*
- * Translate an address: a guest physical one, or a user virtual one when @gpa is
- * INVALID_GPA.  False when there is no memory that can be written.
- */
-static bool gpc_translate(struct kvm *kvm, struct gpc_binding *b, gpa_t gpa,
-			  unsigned long uhva, unsigned long len)
-{
-	struct kvm_memslots *slots;
-	unsigned int i;
-
-	b->gpa = gpa;
-	b->uhva = uhva;
-	b->len = len;
-	b->generation = 0;
-	b->nr_pages = gpc_nr_pages(gpa == INVALID_GPA ? uhva : gpa, len);
-
-	if (gpa == INVALID_GPA) {
-		for (i = 0; i < b->nr_pages; i++) {
-			b->pages[i].memslot = NULL;
-			b->pages[i].uhva = PAGE_ALIGN_DOWN(uhva) + i * PAGE_SIZE;
-		}
-		return true;
-	}
-
-	slots = kvm_memslots(kvm);
-	b->generation = slots->generation;
-	b->uhva = KVM_HVA_ERR_BAD;
-
-	for (i = 0; i < b->nr_pages; i++) {
-		gfn_t gfn = gpa_to_gfn(gpa) + i;
-
-		b->pages[i].memslot = __gfn_to_memslot(slots, gfn);
-		b->pages[i].uhva = gfn_to_hva_memslot(b->pages[i].memslot, gfn);
-		if (kvm_is_error_hva(b->pages[i].uhva))
-			return false;
-	}
-
-	b->uhva = b->pages[0].uhva + offset_in_page(gpa);
-	return true;
-}
-
 static bool gpc_in_tree(struct gfn_to_pfn_cache *gpc)
 {
 	return !RB_EMPTY_NODE(&gpc->pages[0].rb);
-}
-
-/* Are invalidations of these pages, and of no other, finding the cache? */
-static bool gpc_same_pages(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b)
-{
-	unsigned int i;
-
-	if (!gpc_in_tree(gpc) || gpc->nr_pages != b->nr_pages)
-		return false;
-	for (i = 0; i < b->nr_pages; i++) {
-		if (gpc->pages[i].uhva != b->pages[i].uhva)
-			return false;
-	}
-	return true;
 }
 
 static void gpc_leave_tree(struct gfn_to_pfn_cache *gpc)
@@ -459,32 +398,82 @@ static void gpc_leave_tree(struct gfn_to_pfn_cache *gpc)
 	}
 }
 
-static void gpc_enter_tree(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b)
+static void gpc_enter_tree(struct gfn_to_pfn_cache *gpc)
 {
 	unsigned int i;
 
 	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
 
-	gpc->nr_pages = b->nr_pages;
-	for (i = 0; i < b->nr_pages; i++) {
-		gpc->pages[i].uhva = b->pages[i].uhva;
+	for (i = 0; i < gpc->nr_pages; i++)
 		gpc_tree_insert(&gpc->pages[i], &gpc->kvm->gpcs.tree);
+}
+
+/* The user page that the cache depends on: if another one, it is in the tree no more. */
+static void gpc_set_page(struct gfn_to_pfn_cache *gpc, unsigned int i,
+			 struct kvm_memory_slot *memslot, unsigned long uhva)
+{
+	struct kvm_gpc_page *page = &gpc->pages[i];
+
+	page->memslot = memslot;
+	if (page->uhva == uhva)
+		return;
+
+	gpc_leave_tree(gpc);
+	page->uhva = uhva;
+}
+
+/*
+ * Where does the address lead, by the memslots of the moment?  False when there is no
+ * memory that can be written.
+ */
+static bool gpc_translate(struct gfn_to_pfn_cache *gpc)
+{
+	struct kvm_memory_slot *memslot;
+	struct kvm_memslots *slots;
+	unsigned long uhva;
+	unsigned int i;
+	gfn_t gfn;
+
+	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
+
+	gpc->dirty_track = false;
+
+	if (gpc->gpa == INVALID_GPA) {
+		for (i = 0; i < gpc->nr_pages; i++)
+			gpc_set_page(gpc, i, NULL, PAGE_ALIGN_DOWN(gpc->uhva) + i * PAGE_SIZE);
+		return true;
 	}
+
+	slots = kvm_memslots(gpc->kvm);
+	gpc->generation = READ_ONCE(slots->generation);
+
+	for (i = 0; i < gpc->nr_pages; i++) {
+		gfn = gpa_to_gfn(gpc->gpa) + i;
+		memslot = __gfn_to_memslot(slots, gfn);
+		uhva = gfn_to_hva_memslot(memslot, gfn);
+		if (unlikely(kvm_is_error_hva(uhva))) {
+			gpc->uhva = KVM_HVA_ERR_BAD;
+			return false;
+		}
+		gpc->dirty_track |= kvm_slot_dirty_track_enabled(memslot);
+		gpc_set_page(gpc, i, memslot, uhva);
+	}
+
+	gpc->uhva = gpc->pages[0].uhva + offset_in_page(gpc->gpa);
+	return true;
 }
 
 /*
  * Is an invalidation in progress that a lookup of these pages must wait for?  If so
  * it will wake &kvm_gpcs.wait at its end.
  */
-static bool gpc_invalidation_in_progress(struct gfn_to_pfn_cache *gpc)
+static noinline bool gpc_invalidation_overlaps(struct gfn_to_pfn_cache *gpc)
 {
 	struct kvm_gpcs *gpcs = &gpc->kvm->gpcs;
 	gfn_t gfn = gpa_to_gfn(gpc->gpa);
 	struct kvm_gpc_gfn_invalidation *change;
 	struct kvm_gpc_invalidation *inv;
 	struct kvm_gpc_page *page;
-
-	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
 
 	if (unlikely(gpc->kvm->mn_active_invalidate_count != gpcs->nr_recorded)) {
 		gpcs->drain_waiter = true;
@@ -511,6 +500,16 @@ static bool gpc_invalidation_in_progress(struct gfn_to_pfn_cache *gpc)
 		}
 	}
 	return false;
+}
+
+static __always_inline bool gpc_invalidation_in_progress(struct gfn_to_pfn_cache *gpc)
+{
+	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
+
+	/* Mostly there is none at all. */
+	return unlikely(gpc->kvm->mn_active_invalidate_count ||
+			!list_empty(&gpc->kvm->gpcs.gfn_invalidations)) &&
+	       gpc_invalidation_overlaps(gpc);
 }
 
 static bool gpc_has_private_page(struct gfn_to_pfn_cache *gpc)
@@ -586,15 +585,17 @@ static bool gpc_begin(struct gfn_to_pfn_cache *gpc, unsigned long len, int *ret)
 }
 
 /*
- * Bind the cache to where the address leads now.  Returns GPC_IS_OPEN if it is: the pages
- * are still those that are mapped, and only the generation or the offset in them were
- * other, if anything.  If not, whether a lookup may begin, as gpc_lookup_may_begin() says.
+ * Bind the cache to an address, and to where that leads now.  Returns GPC_IS_OPEN if it
+ * is: the pages are still those that are mapped, and only the generation or the offset
+ * in them were other, if anything.  If not, whether a lookup may begin, as
+ * gpc_lookup_may_begin() says.
  */
-static int gpc_bind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b, bool activate)
+static int gpc_bind(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
+		    unsigned long len, bool activate)
 {
+	unsigned int nr_pages = gpc_nr_pages(gpa == INVALID_GPA ? uhva : gpa, len);
 	struct kvm *kvm = gpc->kvm;
-	bool same, was_open;
-	unsigned int i;
+	bool was_open;
 	int ret;
 
 	spin_lock(&kvm->mn_invalidate_lock);
@@ -602,25 +603,29 @@ static int gpc_bind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b, bool ac
 	if (activate && !gpc->active)
 		gpc_make_active(gpc);
 
-	was_open = gpc_is_open(gpc);
-	gpc_close(gpc);
+	was_open = gpc_close(gpc);
 
 	/* Also when a deactivation came first: it holds until the next activation. */
-	gpc->gpa = b->gpa;
-	gpc->uhva = b->uhva;
-	gpc->len = b->len;
-	gpc->generation = b->generation;
-	for (i = 0; i < b->nr_pages; i++)
-		gpc->pages[i].memslot = b->pages[i].memslot;
-
-	same = gpc_same_pages(gpc, b);
-	if (gpc->active && !same) {
+	gpc->gpa = gpa;
+	gpc->uhva = uhva;
+	gpc->len = len;
+	if (gpc->nr_pages != nr_pages) {
 		gpc_leave_tree(gpc);
-		gpc_enter_tree(gpc, b);
+		gpc->nr_pages = nr_pages;
 	}
 
-	ret = gpc_lookup_may_begin(gpc);
-	if (was_open && same && !ret && !gpc_is_private(gpc)) {
+	if (unlikely(!gpc_translate(gpc))) {
+		ret = -EFAULT;
+	} else {
+		if (!gpc_in_tree(gpc)) {
+			was_open = false;
+			if (gpc->active)
+				gpc_enter_tree(gpc);
+		}
+		ret = gpc_lookup_may_begin(gpc);
+	}
+
+	if (was_open && !ret && !gpc_is_private(gpc)) {
 		gpc->khva = gpc->map.base + offset_in_page(gpc->uhva);
 		kvm->stat.generic.gpc_refreshes++;
 		gpc_open(gpc);
@@ -631,20 +636,6 @@ static int gpc_bind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b, bool ac
 	spin_unlock(&kvm->mn_invalidate_lock);
 
 	return ret;
-}
-
-/* The address leads nowhere: keep it for the next refresh, and nothing else. */
-static void gpc_unbind(struct gfn_to_pfn_cache *gpc, struct gpc_binding *b, bool activate)
-{
-	spin_lock(&gpc->kvm->mn_invalidate_lock);
-	if (activate && !gpc->active)
-		gpc_make_active(gpc);
-	gpc_close(gpc);
-	gpc->gpa = b->gpa;
-	gpc->uhva = b->uhva;
-	gpc->len = b->len;
-	gpc->refreshing = gpc->active;
-	spin_unlock(&gpc->kvm->mn_invalidate_lock);
 }
 
 /* --- Refresh: lookup ------------------------------------------------------- */
@@ -812,6 +803,12 @@ static int gpc_finish(struct gfn_to_pfn_cache *gpc, int ret)
 	unsigned int retries = 0;
 	u64 waited = 0;
 
+	lockdep_assert_held(&gpc->refresh_lock);
+
+	/* Page tables are looked up in current->mm: a vCPU's, or borrowed by irqfd. */
+	if (unlikely(ret <= 0 && current->mm != gpc->kvm->mm))
+		ret = -EFAULT;
+
 	while (ret <= 0) {
 		if (unlikely(ret == -EAGAIN))
 			ret = gpc_lookup_wait(gpc, &waited);
@@ -842,23 +839,6 @@ static int gpc_finish(struct gfn_to_pfn_cache *gpc, int ret)
 	return ret;
 }
 
-/* Bind the cache to an address and look its pages up. */
-static int gpc_bind_and_refresh(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
-				unsigned long len, bool activate)
-{
-	struct gpc_binding b;
-
-	lockdep_assert_held(&gpc->refresh_lock);
-
-	/* Page tables are looked up in current->mm: a vCPU's, or borrowed by irqfd. */
-	if (likely(gpc_translate(gpc->kvm, &b, gpa, uhva, len) &&
-		   current->mm == gpc->kvm->mm))
-		return gpc_finish(gpc, gpc_bind(gpc, &b, activate));
-
-	gpc_unbind(gpc, &b, activate);
-	return gpc_finish(gpc, -EFAULT);
-}
-
 /*
  * Refresh a cache for a use of @len bytes.  That it succeeded does not mean that the
  * cache is still open when it returns.
@@ -873,9 +853,9 @@ static int gpc_refresh(struct gfn_to_pfn_cache *gpc, unsigned long len)
 	if (fatal_signal_pending(current))
 		ret = -EINTR;
 	else if (!gpc_begin(gpc, len, &ret))
-		ret = gpc_bind_and_refresh(gpc, gpc->gpa, gpc->uhva, gpc->len, false);
+		ret = gpc_finish(gpc, gpc_bind(gpc, gpc->gpa, gpc->uhva, gpc->len, false));
 	else if (ret != -EINVAL)
-		ret = gpc_finish(gpc, current->mm == gpc->kvm->mm ? ret : -EFAULT);
+		ret = gpc_finish(gpc, ret);
 
 	mutex_unlock(&gpc->refresh_lock);
 	return ret;
@@ -891,18 +871,41 @@ static __always_inline void gpc_use_end(struct gfn_to_pfn_cache *gpc)
 }
 
 /* Begin a use, if the cache is open and bound by the memslots of the moment. */
-static __always_inline void *gpc_use_begin(struct gfn_to_pfn_cache *gpc, unsigned long len)
+static __always_inline bool gpc_use_begin(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
 	preempt_disable();
 	if (likely(atomic_inc_unless_negative(&gpc->users))) {
 		rwlock_acquire_read(&gpc->dep_map, 0, 1, _RET_IP_);
 		if (likely(len <= gpc->len && gpc_is_current(gpc)))
-			return gpc->khva;
+			return true;
 		gpc_use_end(gpc);
 	} else {
 		preempt_enable();
 	}
-	return ERR_PTR(-EAGAIN);
+	return false;
+}
+
+/* Out of line, for the sake of the use that needs no refresh. */
+static noinline void *gpc_refresh_and_use(struct gfn_to_pfn_cache *gpc, unsigned long len)
+{
+	int ret;
+
+	do {
+		ret = gpc_refresh(gpc, len);
+		if (ret)
+			return ERR_PTR(ret);
+	} while (!gpc_use_begin(gpc, len));
+
+	return gpc->khva;
+}
+
+/* Mark those of the first @len bytes dirty, each page in its memslot. */
+static noinline void gpc_mark_dirty(struct gfn_to_pfn_cache *gpc, unsigned long len)
+{
+	unsigned int i, nr_pages = min(gpc_nr_pages(gpc->gpa, len), gpc->nr_pages);
+
+	for (i = 0; i < nr_pages; i++)
+		mark_page_dirty_in_slot(gpc->kvm, gpc->pages[i].memslot, gpa_to_gfn(gpc->gpa) + i);
 }
 
 /**
@@ -919,7 +922,8 @@ static __always_inline void *gpc_use_begin(struct gfn_to_pfn_cache *gpc, unsigne
  * success preemption is disabled until kvm_gpc_unlock(), on PREEMPT_RT, too: only raw
  * spinlocks may be taken in between.
  *
- * Return: the kernel address, or an ERR_PTR(); then nothing is held:
+ * Return:
+ * * the kernel address, or an ERR_PTR(), then nothing is held:
  * * -EINVAL: the cache is not active, or @len is more than was said at activation
  * * -EFAULT: a page has no memslot, is private, or there is none that can be written
  * * -EINTR: killed
@@ -927,20 +931,11 @@ static __always_inline void *gpc_use_begin(struct gfn_to_pfn_cache *gpc, unsigne
  */
 void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
-	void *khva;
-	int ret;
-
 	might_lock(&gpc->refresh_lock);
 
-	for (;;) {
-		khva = gpc_use_begin(gpc, len);
-		if (!IS_ERR(khva))
-			return khva;
-
-		ret = gpc_refresh(gpc, len);
-		if (ret)
-			return ERR_PTR(ret);
-	}
+	if (likely(gpc_use_begin(gpc, len)))
+		return gpc->khva;
+	return gpc_refresh_and_use(gpc, len);
 }
 
 /**
@@ -956,7 +951,7 @@ void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len)
  */
 void *kvm_gpc_trylock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
-	return gpc_use_begin(gpc, len);
+	return gpc_use_begin(gpc, len) ? gpc->khva : ERR_PTR(-EAGAIN);
 }
 
 /**
@@ -970,17 +965,8 @@ void *kvm_gpc_trylock(struct gfn_to_pfn_cache *gpc, unsigned long len)
  */
 void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
-	unsigned int i, nr_pages = gpc->nr_pages;
-
-	if (nr_pages > 1)
-		nr_pages = min(gpc_nr_pages(gpc->gpa, len), nr_pages);
-
-	for (i = 0; i < nr_pages; i++) {
-		struct kvm_memory_slot *memslot = gpc->pages[i].memslot;
-
-		if (memslot && kvm_slot_dirty_track_enabled(memslot))
-			mark_page_dirty_in_slot(gpc->kvm, memslot, gpa_to_gfn(gpc->gpa) + i);
-	}
+	if (unlikely(gpc->dirty_track))
+		gpc_mark_dirty(gpc, len);
 	gpc_use_end(gpc);
 }
 
@@ -1030,7 +1016,7 @@ static int gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long u
 	if (mutex_lock_killable(&gpc->refresh_lock))
 		return -EINTR;
 
-	ret = gpc_bind_and_refresh(gpc, gpa, uhva, len, true);
+	ret = gpc_finish(gpc, gpc_bind(gpc, gpa, uhva, len, true));
 	trace_kvm_gpc_activate(gpc, gpa, gpc->uhva, len, ret);
 
 	mutex_unlock(&gpc->refresh_lock);

@@ -109,13 +109,21 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 	kvm_gpc_unlock(gpc, size);
 }
 
-/* Account the time since the last change, and enter @state. */
+/*
+ * Account the time since the last change, and enter @state.  A loaded vCPU that is
+ * preempted does the same, so neither this nor any other look at the times or change of
+ * them may be preempted in the middle.
+ */
 static void runstate_enter(struct kvm_vcpu *vcpu, int state)
 {
 	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
-	u64 run_delay = current->sched_info.run_delay;
-	u64 now = get_kvmclock_ns(vcpu->kvm);
-	u64 delta = now - vx->runstate_entry_time;
+	u64 run_delay, now, delta;
+
+	guard(preempt)();
+
+	run_delay = current->sched_info.run_delay;
+	now = get_kvmclock_ns(vcpu->kvm);
+	delta = now - vx->runstate_entry_time;
 
 	if (unlikely(!vx->runstate_entry_time))
 		vx->current_runstate = RUNSTATE_offline;
@@ -214,6 +222,8 @@ static int runstate_set_data(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_at
 {
 	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
 
+	guard(preempt)();
+
 	if (data->u.runstate.state > RUNSTATE_offline || !runstate_times_valid(vcpu, data, 0))
 		return -EINVAL;
 
@@ -230,10 +240,12 @@ static int runstate_adjust(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_attr
 {
 	if (data->u.runstate.state > RUNSTATE_offline && data->u.runstate.state != (u64)-1)
 		return -EINVAL;
-	if (!runstate_times_valid(vcpu, data, vcpu->arch.xen.runstate_entry_time))
-		return -EINVAL;
 
-	runstate_add_times(vcpu, data);
+	scoped_guard(preempt) {
+		if (!runstate_times_valid(vcpu, data, vcpu->arch.xen.runstate_entry_time))
+			return -EINVAL;
+		runstate_add_times(vcpu, data);
+	}
 	if (data->u.runstate.state <= RUNSTATE_offline)
 		runstate_enter(vcpu, data->u.runstate.state);
 	runstate_update_guest(vcpu, true);
@@ -294,6 +306,8 @@ int kvm_xen_runstate_get_attr(struct kvm_vcpu *vcpu, struct kvm_xen_vcpu_attr *d
 		return -EINVAL;
 	if (!sched_info_on())
 		return -EOPNOTSUPP;
+
+	guard(preempt)();
 
 	switch (data->type) {
 	case KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR:

@@ -24,11 +24,14 @@
  * use_clock	KVM_RUN that has to rewrite the guest's clock, less the same with
  *		no clock registered: check, lock, write, unlock
  * use_steal	KVM_RUN, less the same with no steal time registered
+ * preempted	from the expiry of a timer to the thread that it wakes, on a CPU that
+ *		a vCPU loses by that, less the same with no steal time registered
  * use_runstate	an ioctl that rewrites the runstate area, less the same with no
  *		area: check, lock, write, unlock
  * use_across	as use_runstate, for an area across the end of a page
  * send_event	the ioctl that sends an event channel, in whole; it uses the caches
  *		of the shared info and the vCPU info
+ * fast_event	write to the eventfd of an irqfd that sends an event channel, in whole
  * refresh	the ioctl of use_runstate when the page was dropped and touched
  *		since, less the same when it was not
  * activate	the ioctl that sets the MSR of kvmclock, in whole; the page is
@@ -44,6 +47,8 @@
  * overlap_cpu	of overlap, what is spent on a CPU
  */
 #include <pthread.h>
+#include <sched.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -51,6 +56,7 @@
 #include <asm/kvm_para.h>
 #include <asm/pvclock-abi.h>
 
+#include "gpc_figure.h"
 #include "kselftest.h"
 #include "kvm_util.h"
 #include "processor.h"
@@ -84,38 +90,6 @@ enum kind { CLOCK, VCPU_INFO, TIME_INFO, RUNSTATE, NR_KINDS };
 
 static const int counts[] = { 1, 16, 64, 512, 1024, 2048, NR_CACHES };
 
-/* Told at the end: who reads them meanwhile would be counted. */
-static struct figure {
-	char name[32];
-	int64_t value;
-} figures[32];
-static int nr_figures;
-
-static void __printf(2, 3) figure(int64_t value, const char *name, ...)
-{
-	struct figure *f = &figures[nr_figures++];
-	va_list args;
-
-	TEST_ASSERT(nr_figures <= ARRAY_SIZE(figures), "Too many figures");
-	va_start(args, name);
-	vsnprintf(f->name, sizeof(f->name), name, args);
-	va_end(args);
-	f->value = value;
-}
-
-static int compare(const void *a, const void *b)
-{
-	int64_t x = *(int64_t *)a, y = *(int64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-static int64_t median(int64_t *samples, int n)
-{
-	qsort(samples, n, sizeof(*samples), compare);
-	return samples[n / 2];
-}
-
 #define COUNT(op)							\
 ({									\
 	uint64_t __start = rdtsc();					\
@@ -134,7 +108,7 @@ static int64_t median(int64_t *samples, int n)
 		prepare;						\
 		__samples[__i] = COUNT(op);				\
 	}								\
-	median(__samples, ROUNDS);					\
+	gpc_median(__samples, ROUNDS);					\
 })
 
 static bool is_tick_an_instruction(void)
@@ -349,16 +323,16 @@ static void bench_invalidation(void)
 	vm_set_user_memory_region(vm, SLOT, 0, GPA, NR_PAGES * PAGE_SIZE, pages);
 
 	none = miss_cost(NR_CACHES, 2);
-	figure(none, "none");
+	gpc_figure(none, "none");
 	for (i = n = 0; n < ARRAY_SIZE(counts); n++) {
 		while (i < counts[n])
 			set_nth(i++, true);
-		figure(miss_cost(i, 2) - none, "miss_%d", i);
-		figure(hit_cost(i) - none, "hit_%d", i);
+		gpc_figure(miss_cost(i, 2) - none, "miss_%d", i);
+		gpc_figure(hit_cost(i) - none, "hit_%d", i);
 	}
 
 	become_guest(vm);
-	figure(miss_cost(NR_GUEST_VCPUS, GUEST_STEP) - none, "miss_guest");
+	gpc_figure(miss_cost(NR_GUEST_VCPUS, GUEST_STEP) - none, "miss_guest");
 	kvm_vm_free(vm);
 	munmap(pages, NR_PAGES * PAGE_SIZE);
 }
@@ -389,9 +363,9 @@ static void bench_clock(struct kvm_vcpu *vcpu)
 
 	without = MEDIAN(new_time(vcpu->vm), vcpu_run(vcpu));
 	set_clock(vcpu, gpa_of(0));
-	figure(MEDIAN(new_time(vcpu->vm), vcpu_run(vcpu)) - without, "use_clock");
+	gpc_figure(MEDIAN(new_time(vcpu->vm), vcpu_run(vcpu)) - without, "use_clock");
 	TEST_ASSERT(clock->version >= 2 * ROUNDS, "The clock was not rewritten each time");
-	figure(MEDIAN(set_clock(vcpu, OFF), set_clock(vcpu, gpa_of(0))), "activate");
+	gpc_figure(MEDIAN(set_clock(vcpu, OFF), set_clock(vcpu, gpa_of(0))), "activate");
 	set_clock(vcpu, OFF);
 }
 
@@ -402,9 +376,94 @@ static void bench_steal_time(struct kvm_vcpu *vcpu)
 
 	without = MEDIAN(, vcpu_run(vcpu));
 	set_msr(vcpu, MSR_KVM_STEAL_TIME, gpa_of(1));
-	figure(MEDIAN(, vcpu_run(vcpu)) - without, "use_steal");
+	gpc_figure(MEDIAN(, vcpu_run(vcpu)) - without, "use_steal");
 	TEST_ASSERT(steal_time->version >= 2 * ROUNDS, "Steal time was not written each time");
 	set_msr(vcpu, MSR_KVM_STEAL_TIME, OFF);
+}
+
+/* A vCPU that is in the guest whenever it has the CPU. */
+static struct spinning {
+	bool on;
+	bool stop;
+} spinning;
+
+static void spin(void)
+{
+	for (;;) {
+		WRITE_ONCE(spinning.on, true);
+		while (!READ_ONCE(spinning.stop))
+			;
+		GUEST_SYNC(0);
+	}
+}
+
+static void *run_spinner(void *vcpu)
+{
+	vcpu_run(vcpu);
+	return NULL;
+}
+
+static int64_t monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
+}
+
+static int64_t wakeup_cost(struct kvm_vcpu *spinner, uint8_t preempted)
+{
+	struct spinning *s = addr_gva2hva(spinner->vm, (vm_vaddr_t)&spinning);
+	struct kvm_steal_time *steal_time = page_at(1);
+	int64_t samples[ROUNDS], at;
+	struct timespec ts;
+	pthread_t thread;
+	int i;
+
+	*s = (struct spinning) { };
+	TEST_ASSERT(!pthread_create(&thread, NULL, run_spinner, spinner), "No thread");
+	while (!READ_ONCE(s->on))
+		usleep(1000);
+	for (i = 0; i < ROUNDS; i++) {
+		at = monotonic_ns() + 3 * NSEC_PER_SEC / 1000;
+		ts = (struct timespec) { at / NSEC_PER_SEC, at % NSEC_PER_SEC };
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
+		samples[i] = monotonic_ns() - at;
+		TEST_ASSERT_EQ(READ_ONCE(steal_time->preempted), preempted);
+	}
+	WRITE_ONCE(s->stop, true);
+	pthread_join(thread, NULL);
+	return gpc_median(samples, ROUNDS);
+}
+
+static void bench_preempted(struct kvm_vm *vm)
+{
+	struct sched_param first = { .sched_priority = 1 }, none = { };
+	struct kvm_vcpu *spinner = vm_vcpu_add(vm, 1, spin);
+	int64_t without;
+
+	TEST_ASSERT(!sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first),
+		    __KVM_SYSCALL_ERROR("sched_setscheduler()", -1));
+	without = wakeup_cost(spinner, 0);
+	set_msr(spinner, MSR_KVM_STEAL_TIME, gpa_of(1));
+	gpc_figure(wakeup_cost(spinner, KVM_VCPU_PREEMPTED) - without, "preempted");
+	sched_setscheduler(0, SCHED_OTHER, &none);
+}
+
+static int make_irqfd(struct kvm_vm *vm, struct kvm_irq_routing_xen_evtchn *event)
+{
+	struct {
+		struct kvm_irq_routing header;
+		struct kvm_irq_routing_entry entry;
+	} routing = {
+		.header.nr = 1,
+		.entry = { .gsi = 1, .type = KVM_IRQ_ROUTING_XEN_EVTCHN, .u.xen_evtchn = *event },
+	};
+	struct kvm_irqfd irqfd = { .fd = eventfd(0, 0), .gsi = routing.entry.gsi };
+
+	vm_ioctl(vm, KVM_SET_GSI_ROUTING, &routing.header);
+	vm_ioctl(vm, KVM_IRQFD, &irqfd);
+	return irqfd.fd;
 }
 
 static void bench_event(struct kvm_vcpu *vcpu)
@@ -415,31 +474,40 @@ static void bench_event(struct kvm_vcpu *vcpu)
 	};
 	uint64_t *pending = page_at(2) + EVTCHN_PENDING + PORT / 8;
 	uint64_t *sel = page_at(3) + EVTCHN_SEL;
+	int64_t used;
+	int fd;
 
 	set_shared_info(vcpu->vm, gpa_of(2));
 	set_cache(vcpu, VCPU_INFO, gpa_of(3));
-	figure(MEDIAN((*pending = 0, *sel = 0),
-		      vm_ioctl(vcpu->vm, KVM_XEN_HVM_EVTCHN_SEND, &event)), "send_event");
+	used = MEDIAN((*pending = 0, *sel = 0),
+		      vm_ioctl(vcpu->vm, KVM_XEN_HVM_EVTCHN_SEND, &event));
+	gpc_figure(used, "send_event");
 	TEST_ASSERT(*pending && *sel, "No event was sent");
+
+	fd = make_irqfd(vcpu->vm, &event);
+	gpc_figure(MEDIAN((*pending = 0, *sel = 0), eventfd_write(fd, 1)), "fast_event");
+	TEST_ASSERT(*pending && *sel, "No event was sent");
+	close(fd);
 	set_cache(vcpu, VCPU_INFO, OFF);
 }
 
 static void bench_runstate(struct kvm_vcpu *vcpu)
 {
 	void *area = page_at(RUNSTATE_PAGE), *across = page_at(RUNSTATE_PAGE + 1) - 16;
-	int64_t without, used;
+	int64_t without, used, missed;
 
 	set_runnable(vcpu);
 	without = MEDIAN(, use_runstate(vcpu));
 	set_cache(vcpu, RUNSTATE, gpa_of(RUNSTATE_PAGE + 1) - 16);
-	figure(MEDIAN(touch(across), use_runstate(vcpu)) - without, "use_across");
+	gpc_figure(MEDIAN(touch(across), use_runstate(vcpu)) - without, "use_across");
 	assert_runstate(across);
 
 	set_cache(vcpu, RUNSTATE, gpa_of(RUNSTATE_PAGE));
 	used = MEDIAN(touch(area), use_runstate(vcpu));
-	figure(used - without, "use_runstate");
+	gpc_figure(used - without, "use_runstate");
 	assert_runstate(area);
-	figure(MEDIAN((drop(area, PAGE_SIZE), touch(area)), use_runstate(vcpu)) - used, "refresh");
+	missed = MEDIAN((drop(area, PAGE_SIZE), touch(area)), use_runstate(vcpu));
+	gpc_figure(missed - used, "refresh");
 	assert_runstate(area);
 }
 
@@ -502,8 +570,8 @@ static void use_meanwhile(struct kvm_vcpu *vcpu, void *page, void *mem,
 		assert_runstate(page);
 	}
 
-	*elapsed = median(elapseds, MEANWHILES);
-	*cpu = median(cpus, MEANWHILES) - MEDIAN(cpu_ns(), cpu_ns());
+	*elapsed = gpc_median(elapseds, MEANWHILES);
+	*cpu = gpc_median(cpus, MEANWHILES) - MEDIAN(cpu_ns(), cpu_ns());
 }
 
 static void bench_refresh(struct kvm_vcpu *vcpu)
@@ -512,13 +580,13 @@ static void bench_refresh(struct kvm_vcpu *vcpu)
 	int64_t elapsed, cpu;
 
 	use_meanwhile(vcpu, page_at(RUNSTATE_PAGE), mem, &elapsed, &cpu);
-	figure(elapsed, "elsewhere");
+	gpc_figure(elapsed, "elsewhere");
 
 	vm_set_user_memory_region(vcpu->vm, DROP_SLOT, 0, DROP_GPA, PAGE_SIZE, mem);
 	set_cache(vcpu, RUNSTATE, DROP_GPA);
 	use_meanwhile(vcpu, mem, mem, &elapsed, &cpu);
-	figure(elapsed, "overlap");
-	figure(cpu, "overlap_cpu");
+	gpc_figure(elapsed, "overlap");
+	gpc_figure(cpu, "overlap_cpu");
 }
 
 int main(int argc, char *argv[])
@@ -543,13 +611,13 @@ int main(int argc, char *argv[])
 	vcpu_run(vcpu);
 	bench_clock(vcpu);
 	bench_steal_time(vcpu);
+	bench_preempted(vm);
 	bench_event(vcpu);
 	bench_runstate(vcpu);
 	bench_refresh(vcpu);
 	kvm_vm_free(vm);
 
-	for (i = 0; i < nr_figures; i++)
-		ksft_print_msg("%s %ld %s\n", figures[i].name, figures[i].value, unit);
+	gpc_tell_figures(unit);
 	ksft_test_result_pass("gpc_bench\n");
 	ksft_finished();
 }

@@ -451,6 +451,59 @@ CLOCK_TEST(survives_swap_out_of_a_page_that_was_read_in)
 	GPC_ASSERT_POISON(page + GPC_CLOCK_SIZE, PAGE_SIZE - GPC_CLOCK_SIZE);
 }
 
+/*
+ * Flags
+ */
+
+CLOCK_TEST(tells_the_guest_that_it_was_stopped_until_it_says_that_it_knows)
+{
+	struct pvclock_vcpu_time_info *clock = clock_on_anon(vcpu);
+
+	TEST_ASSERT(!(clock->flags & PVCLOCK_GUEST_STOPPED), "Stopped, and nobody said so");
+
+	/* Also in a page that it has only now. */
+	vcpu_ioctl(vcpu, KVM_KVMCLOCK_CTRL, NULL);
+	gpc_drop(clock);
+	gpc_update(vcpu);
+	TEST_ASSERT(clock->flags & PVCLOCK_GUEST_STOPPED, "Not told that it was stopped");
+	gpc_update(vcpu);
+	TEST_ASSERT(clock->flags & PVCLOCK_GUEST_STOPPED, "Told only once");
+
+	clock->flags &= ~PVCLOCK_GUEST_STOPPED;
+	gpc_update(vcpu);
+	TEST_ASSERT(!(clock->flags & PVCLOCK_GUEST_STOPPED), "Told again");
+}
+
+/* The flags that a Xen guest's clock has with these flags of the VM. */
+static uint8_t xen_flags(struct kvm_vcpu *vcpu, struct pvclock_vcpu_time_info *clock,
+			 uint32_t vm_flags)
+{
+	struct kvm_xen_hvm_config config = {
+		.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL | vm_flags,
+		.msr = GPC_XEN_MSR,
+	};
+
+	vm_ioctl(vcpu->vm, KVM_XEN_HVM_CONFIG, &config);
+	gpc_update(vcpu);
+	return clock->flags;
+}
+
+CLOCK_TEST(of_a_xen_guest_can_be_said_to_be_unstable)
+{
+	struct pvclock_vcpu_time_info *clock = clock_on_anon(vcpu);
+	struct pvclock_vcpu_time_info *xen = (void *)clock - PAGE_SIZE + GPC_XEN_VCPU_INFO_TIME;
+
+	GPC_REQUIRE(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_PVCLOCK_TSC_UNSTABLE,
+		    "kernel without KVM_XEN");
+	GPC_REQUIRE(clock->flags & PVCLOCK_TSC_STABLE_BIT, "no stable TSC to KVM");
+	memset(xen, 0, sizeof(*xen));
+	TEST_ASSERT_EQ(gpc_xen_set_vcpu_info(vcpu, GPC_GPA), 0);
+
+	TEST_ASSERT_EQ(xen_flags(vcpu, xen, 0), PVCLOCK_TSC_STABLE_BIT);
+	TEST_ASSERT_EQ(xen_flags(vcpu, xen, KVM_XEN_HVM_CONFIG_PVCLOCK_TSC_UNSTABLE), 0);
+	TEST_ASSERT_EQ(clock->flags, PVCLOCK_TSC_STABLE_BIT);
+}
+
 int main(int argc, char *argv[])
 {
 	TEST_REQUIRE(kvm_has_cap(KVM_CAP_ADJUST_CLOCK));

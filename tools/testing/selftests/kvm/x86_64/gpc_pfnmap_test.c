@@ -8,21 +8,11 @@
  * all that is true of it: the page is not in the kernel's direct map.  So it is
  * with device memory that begins where RAM ends.
  */
+#include "gpc_reserve.h"
 #include "gpc_xen.h"
-
-#define FIRMWARE_MEMMAP	"/sys/firmware/memmap"
 
 /* Struct pages are made for so much at a time: SECTION_SIZE_BITS of sparsemem.h. */
 #define SECTION_SIZE	BIT(27)
-
-/* Twice the memslot. */
-#define RESERVE_SIZE	(2 * GPC_SIZE)
-
-/* Where in the RAM that was left out. */
-enum reserve {
-	FAR,	/* at its end */
-	NEAR,	/* at its start, right behind the kernel's */
-};
 
 FIXTURE(gpc_pfnmap)
 {
@@ -40,79 +30,6 @@ FIXTURE_TEARDOWN(gpc_pfnmap)
 }
 
 #define PFNMAP_TEST(test) KVM_ONE_VCPU_TEST(gpc_pfnmap, test, gpc_guest)
-
-static bool read_entry(int nr, const char *name, const char *fmt, void *val)
-{
-	char path[64];
-	FILE *f;
-	int r;
-
-	snprintf(path, sizeof(path), FIRMWARE_MEMMAP "/%d/%s", nr, name);
-	f = fopen(path, "r");
-	if (!f)
-		return false;
-	r = fscanf(f, fmt, val);
-	fclose(f);
-	return r == 1;
-}
-
-/*
- * Of the range from @start to @end, the part behind the last thing in it that
- * the kernel knows of; returns where it starts.
- */
-static uint64_t skip_claimed(uint64_t start, uint64_t end)
-{
-	char line[128];
-	uint64_t s, e;
-	FILE *f;
-
-	f = fopen("/proc/iomem", "r");
-	if (!f)
-		return end;
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, " %lx-%lx :", &s, &e) == 2 && s < end && e >= start)
-			start = e + 1;
-	}
-	fclose(f);
-	return start;
-}
-
-/* 0 if there is none. */
-static uint64_t find_reserve(enum reserve where)
-{
-	uint64_t start, end;
-	char type[16];
-	int i;
-
-	for (i = 0; read_entry(i, "type", "%15s", type); i++) {
-		if (strcmp(type, "System") || !read_entry(i, "start", "%lx", &start) ||
-		    !read_entry(i, "end", "%lx", &end))
-			continue;
-
-		end = align_down(end + 1, PAGE_SIZE);
-		start = align_up(skip_claimed(start, end), PAGE_SIZE);
-		if (end >= start + RESERVE_SIZE)
-			return where == NEAR ? start : end - RESERVE_SIZE;
-	}
-	return 0;
-}
-
-static void *map_reserve(void *at, enum reserve where, size_t offset, size_t size)
-{
-	uint64_t reserve = find_reserve(where);
-	void *mem;
-	int fd;
-
-	GPC_REQUIRE(reserve, "no RAM outside the kernel's; boot with mem=");
-	fd = open("/dev/mem", O_RDWR);
-	GPC_REQUIRE(fd >= 0, "no /dev/mem: %s", strerror(errno));
-	mem = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0),
-		   fd, reserve + offset);
-	GPC_REQUIRE(mem != MAP_FAILED, "/dev/mem does not map 0x%lx: %s",
-		    reserve + offset, strerror(errno));
-	close(fd);
-	return mem;
-}
 
 static void *clock_on(struct kvm_vcpu *vcpu, void *mem)
 {
@@ -140,20 +57,20 @@ static void assert_each_page_served(struct kvm_vcpu *vcpu, void *mem)
 
 PFNMAP_TEST(is_served)
 {
-	assert_each_page_served(vcpu, map_reserve(NULL, FAR, 0, GPC_SIZE));
+	assert_each_page_served(vcpu, gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE));
 }
 
 PFNMAP_TEST(follows_mmap_over_it)
 {
-	void *alias = map_reserve(NULL, FAR, 0, RESERVE_SIZE);
-	void *mem = map_reserve(NULL, FAR, 0, GPC_SIZE), *page;
+	void *alias = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_RESERVE_SIZE);
+	void *mem = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE), *page;
 
-	memset(alias, GPC_POISON, RESERVE_SIZE);
+	memset(alias, GPC_POISON, GPC_RESERVE_SIZE);
 	page = clock_on(vcpu, mem);
 	TEST_ASSERT(!memcmp(mem, alias, GPC_SIZE), "Two views of the memory differ");
 
-	memset(alias, GPC_POISON, RESERVE_SIZE);
-	map_reserve(mem, FAR, GPC_SIZE, GPC_SIZE);
+	memset(alias, GPC_POISON, GPC_RESERVE_SIZE);
+	gpc_map_reserve(mem, GPC_FAR, GPC_SIZE, GPC_SIZE);
 	gpc_assert_served(vcpu, GPC_CLOCK);
 	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
 	GPC_ASSERT_POISON(alias, GPC_SIZE);
@@ -163,8 +80,8 @@ PFNMAP_TEST(follows_mmap_over_it)
 /* To a page that has a struct page, and back. */
 PFNMAP_TEST(changes_places_with_ordinary_memory)
 {
-	void *alias = map_reserve(NULL, FAR, 0, GPC_SIZE);
-	void *mem = map_reserve(NULL, FAR, 0, GPC_SIZE), *page;
+	void *alias = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE);
+	void *mem = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE), *page;
 	int i;
 
 	page = clock_on(vcpu, mem);
@@ -175,7 +92,7 @@ PFNMAP_TEST(changes_places_with_ordinary_memory)
 		gpc_assert_served_in(vcpu, GPC_CLOCK, page);
 		GPC_ASSERT_POISON(alias, GPC_SIZE);
 
-		map_reserve(mem, FAR, 0, GPC_SIZE);
+		gpc_map_reserve(mem, GPC_FAR, 0, GPC_SIZE);
 		gpc_assert_served(vcpu, GPC_CLOCK);
 		gpc_assert_served_in(vcpu, GPC_CLOCK, page);
 		TEST_ASSERT(!memcmp(mem, alias, GPC_SIZE), "Two views of the memory differ");
@@ -184,8 +101,8 @@ PFNMAP_TEST(changes_places_with_ordinary_memory)
 
 PFNMAP_TEST(returns_when_mapped_again)
 {
-	void *alias = map_reserve(NULL, FAR, 0, GPC_SIZE);
-	void *mem = map_reserve(NULL, FAR, 0, GPC_SIZE), *page;
+	void *alias = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE);
+	void *mem = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE), *page;
 
 	page = clock_on(vcpu, mem);
 	memset(alias, GPC_POISON, GPC_SIZE);
@@ -193,14 +110,14 @@ PFNMAP_TEST(returns_when_mapped_again)
 	gpc_update(vcpu);
 	GPC_ASSERT_POISON(alias, GPC_SIZE);
 
-	map_reserve(mem, FAR, 0, GPC_SIZE);
+	gpc_map_reserve(mem, GPC_FAR, 0, GPC_SIZE);
 	gpc_assert_served(vcpu, GPC_CLOCK);
 	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
 }
 
 PFNMAP_TEST(is_served_right_behind_the_kernels_ram)
 {
-	assert_each_page_served(vcpu, map_reserve(NULL, NEAR, 0, GPC_SIZE));
+	assert_each_page_served(vcpu, gpc_map_reserve(NULL, GPC_NEAR, 0, GPC_SIZE));
 }
 
 /*
@@ -228,9 +145,9 @@ FIXTURE_TEARDOWN(gpc_pfnmap_span)
 
 #define RECORD	(GPC_SPAN_END - 20)
 
-static void *map_page(void *at, enum reserve where, int page)
+static void *map_page(void *at, enum gpc_reserve where, int page)
 {
-	return memset(map_reserve(at, where, page * PAGE_SIZE, PAGE_SIZE),
+	return memset(gpc_map_reserve(at, where, page * PAGE_SIZE, PAGE_SIZE),
 		      GPC_POISON, PAGE_SIZE);
 }
 
@@ -271,7 +188,7 @@ static void delete_slots(struct kvm_vm *vm)
 }
 
 /* Neighbours, in either order, far from each other, and one page in both places. */
-static void assert_spans_served(struct kvm_vcpu *vcpu, enum reserve where)
+static void assert_spans_served(struct kvm_vcpu *vcpu, enum gpc_reserve where)
 {
 	const int pages[][2] = { { 0, 1 }, { 1, 0 }, { 0, 5 }, { 6, 2 }, { 3, 3 } };
 	struct gpc_span span;
@@ -283,35 +200,35 @@ static void assert_spans_served(struct kvm_vcpu *vcpu, enum reserve where)
 		delete_slots(vcpu->vm);
 	}
 
-	span = gpc_span_one_slot(vcpu->vm, map_reserve(NULL, where, 0, GPC_SPAN_SIZE));
+	span = gpc_span_one_slot(vcpu->vm, gpc_map_reserve(NULL, where, 0, GPC_SPAN_SIZE));
 	assert_span_served(vcpu, &span);
 }
 
 SPAN_TEST(both_pages_are_served)
 {
-	assert_spans_served(vcpu, FAR);
+	assert_spans_served(vcpu, GPC_FAR);
 }
 
 SPAN_TEST(both_pages_are_served_right_behind_the_kernels_ram)
 {
-	assert_spans_served(vcpu, NEAR);
+	assert_spans_served(vcpu, GPC_NEAR);
 }
 
 /* One page after the other, to one that is next to its fellow or is not. */
 SPAN_TEST(follows_mmap_over_a_half)
 {
 	const int pages[][2] = { { 0, 3 }, { 1, 4 }, { 0, 1 }, { 1, 2 }, { 1, 7 }, { 0, 6 } };
-	void *alias = map_reserve(NULL, FAR, 0, RESERVE_SIZE);
+	void *alias = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_RESERVE_SIZE);
 	struct gpc_span span;
 	int i, other, now[2] = { 0, 1 };
 
-	span = span_on(vcpu, map_page(NULL, FAR, 0), map_page(NULL, FAR, 1));
+	span = span_on(vcpu, map_page(NULL, GPC_FAR, 0), map_page(NULL, GPC_FAR, 1));
 	for (i = 0; i < ARRAY_SIZE(pages); i++) {
 		other = now[pages[i][0]];
 		now[pages[i][0]] = pages[i][1];
 
 		gpc_span_poison(&span);
-		map_page(span.page[pages[i][0]], FAR, pages[i][1]);
+		map_page(span.page[pages[i][0]], GPC_FAR, pages[i][1]);
 		assert_span_served(vcpu, &span);
 		GPC_ASSERT_POISON(alias + other * PAGE_SIZE, PAGE_SIZE);
 		TEST_ASSERT(!memcmp(span.page[0], alias + now[0] * PAGE_SIZE, PAGE_SIZE) &&
@@ -326,14 +243,14 @@ SPAN_TEST(follows_mmap_over_a_half)
  */
 SPAN_TEST(refuses_a_half_with_a_struct_page)
 {
-	void *far = map_page(NULL, FAR, 0), *ram = map_ram(NULL);
+	void *far = map_page(NULL, GPC_FAR, 0), *ram = map_ram(NULL);
 
 	assert_span_refused(vcpu, far, ram);
 	delete_slots(vcpu->vm);
 	assert_span_refused(vcpu, ram, far);
 	delete_slots(vcpu->vm);
 
-	span_on(vcpu, far, map_page(NULL, FAR, 1));
+	span_on(vcpu, far, map_page(NULL, GPC_FAR, 1));
 	delete_slots(vcpu->vm);
 	span_on(vcpu, ram, map_ram(NULL));
 }
@@ -343,7 +260,7 @@ SPAN_TEST(waits_until_both_halves_are_of_one_kind)
 	struct gpc_span span;
 	int i;
 
-	span = span_on(vcpu, map_page(NULL, FAR, 0), map_page(NULL, FAR, 1));
+	span = span_on(vcpu, map_page(NULL, GPC_FAR, 0), map_page(NULL, GPC_FAR, 1));
 	for (i = 0; i < 2; i++) {
 		/* To ordinary memory, the one half first, and back. */
 		gpc_span_poison(&span);
@@ -356,12 +273,12 @@ SPAN_TEST(waits_until_both_halves_are_of_one_kind)
 		assert_span_served(vcpu, &span);
 
 		gpc_span_poison(&span);
-		map_page(span.page[!i], FAR, !i);
+		map_page(span.page[!i], GPC_FAR, !i);
 		TEST_ASSERT_EQ(gpc_set_state(vcpu, GPC_BLOCKED), 0);
 		gpc_run(vcpu, (struct gpc_step) { });
 		gpc_span_assert_poison(&span);
 
-		map_page(span.page[i], FAR, i);
+		map_page(span.page[i], GPC_FAR, i);
 		assert_span_served(vcpu, &span);
 	}
 }
@@ -369,9 +286,9 @@ SPAN_TEST(waits_until_both_halves_are_of_one_kind)
 /* Where there happens to be a struct page it is as good as ordinary memory. */
 SPAN_TEST(a_half_is_served_right_behind_the_kernels_ram)
 {
-	void *near = map_page(NULL, NEAR, 0), *ram = map_ram(NULL);
+	void *near = map_page(NULL, GPC_NEAR, 0), *ram = map_ram(NULL);
 
-	GPC_REQUIRE(find_reserve(NEAR) % SECTION_SIZE,
+	GPC_REQUIRE(gpc_find_reserve(GPC_NEAR) % SECTION_SIZE,
 		    "the kernel's RAM ends where its struct pages do");
 	span_on(vcpu, near, ram);
 	delete_slots(vcpu->vm);

@@ -77,14 +77,20 @@ static void assert_clock(struct kvm_vcpu *vcpu, uint64_t gpa, void *page)
 	gpc_assert_served_in(vcpu, gpa, page);
 }
 
-POISON_TEST(clock_returns_in_a_page_mapped_over_it)
+/* The clock's page is lost, and KVM has to cope. */
+static void lose_clock(struct kvm_vcpu *vcpu, void *page)
 {
-	void *page = slot_add(vcpu->vm, gpc_mmap_anon(NULL));
-
 	clock_on(vcpu);
 	assert_clock(vcpu, GPC_CLOCK, page);
 	strike(page);
 	gpc_update(vcpu);
+}
+
+POISON_TEST(clock_returns_in_a_page_mapped_over_it)
+{
+	void *page = slot_add(vcpu->vm, gpc_mmap_anon(NULL));
+
+	lose_clock(vcpu, page);
 
 	gpc_mmap(page, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	GPC_ASSERT_POISON(page, PAGE_SIZE);
@@ -95,10 +101,7 @@ POISON_TEST(clock_returns_when_the_page_is_dropped)
 {
 	void *page = slot_add(vcpu->vm, gpc_mmap_anon(NULL));
 
-	clock_on(vcpu);
-	assert_clock(vcpu, GPC_CLOCK, page);
-	strike(page);
-	gpc_update(vcpu);
+	lose_clock(vcpu, page);
 
 	gpc_drop(page);
 	assert_clock(vcpu, GPC_CLOCK, page);
@@ -111,10 +114,7 @@ POISON_TEST(clock_returns_when_the_page_is_punched_out)
 	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
 	void *page = slot_add(vcpu->vm, mem);
 
-	clock_on(vcpu);
-	assert_clock(vcpu, GPC_CLOCK, page);
-	strike(page);
-	gpc_update(vcpu);
+	lose_clock(vcpu, page);
 
 	gpc_drop(page);
 	gpc_update(vcpu);
@@ -124,14 +124,42 @@ POISON_TEST(clock_returns_when_the_page_is_punched_out)
 	assert_clock(vcpu, GPC_CLOCK, page);
 }
 
+/* One small page is lost of a huge one, which falls apart. */
+POISON_TEST(clock_returns_within_a_huge_page)
+{
+	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page = mem + (GPC_CLOCK - GPC_GPA);
+
+	gpc_make_huge(mem);
+	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_HUGE_SIZE, mem);
+	lose_clock(vcpu, page);
+
+	gpc_drop(page);
+	assert_clock(vcpu, GPC_CLOCK, page);
+	GPC_ASSERT_POISON(mem, page - mem);
+	GPC_ASSERT_POISON(page + PAGE_SIZE, mem + GPC_HUGE_SIZE - page - PAGE_SIZE);
+}
+
+/* All of a hugetlb page is lost. */
+POISON_TEST(clock_returns_in_another_hugetlb_page)
+{
+	void *mem, *page;
+
+	gpc_hugetlb_pool("2");
+	mem = gpc_mmap_hugetlb(GPC_HUGE_SIZE);
+	page = mem + (GPC_CLOCK - GPC_GPA);
+	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_HUGE_SIZE, mem);
+	lose_clock(vcpu, page);
+
+	TEST_ASSERT(!madvise(mem, GPC_HUGE_SIZE, MADV_DONTNEED),
+		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
+	assert_clock(vcpu, GPC_CLOCK, page);
+}
+
 POISON_TEST(clock_may_move_to_a_sound_page)
 {
 	void *page = slot_add(vcpu->vm, gpc_mmap_anon(NULL));
 
-	clock_on(vcpu);
-	assert_clock(vcpu, GPC_CLOCK, page);
-	strike(page);
-	gpc_update(vcpu);
+	lose_clock(vcpu, page);
 
 	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, (GPC_CLOCK + PAGE_SIZE) | KVM_MSR_ENABLED);
 	assert_clock(vcpu, GPC_CLOCK + PAGE_SIZE, page + PAGE_SIZE);

@@ -15,7 +15,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#include "gpc_uffd.h"
+#include "gpc_area.h"
 
 /* Many page tables' worth: between two of them a thread can be stopped. */
 #define AREA_SIZE	(16ul << 20)
@@ -46,47 +46,14 @@ FIXTURE_TEARDOWN(gpc_progress)
 
 #define PROGRESS_TEST(test) KVM_ONE_VCPU_TEST(gpc_progress, test, gpc_guest)
 
-static struct area {
-	pthread_t thread;
-	void *mem;
-	unsigned long nr_done;
-} areas[NR_AREAS];
+static struct gpc_area areas[NR_AREAS];
 
-static int uffd;
-static bool stop;
-
-static void *area_thread(void *data)
-{
-	struct area *area = data;
-	struct uffdio_writeprotect wp = { .range = { (uintptr_t)area->mem, AREA_SIZE } };
-
-	while (!READ_ONCE(stop)) {
-		wp.mode ^= UFFDIO_WRITEPROTECT_MODE_WP;
-		TEST_ASSERT(!ioctl(uffd, UFFDIO_WRITEPROTECT, &wp),
-			    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_WRITEPROTECT)", -1));
-		WRITE_ONCE(area->nr_done, area->nr_done + 1);
-	}
-	return NULL;
-}
-
-/* Documentation/admin-guide/mm/pagemap.rst */
-static bool is_protected(void *page)
-{
-	return gpc_pagemap(page) & BIT_ULL(57);
-}
-
-/* Pages are changed from the first to the last. */
-static bool in_progress(struct area *area)
-{
-	return is_protected(area->mem) != is_protected(area->mem + AREA_SIZE - PAGE_SIZE);
-}
-
-static struct area *find_in_progress(void)
+static struct gpc_area *find_in_progress(void)
 {
 	int i;
 
 	for (i = 0; i < NR_AREAS; i++) {
-		if (in_progress(&areas[i]))
+		if (gpc_area_in_progress(&areas[i]))
 			return &areas[i];
 	}
 	return NULL;
@@ -95,10 +62,9 @@ static struct area *find_in_progress(void)
 /* The guest has its clock at @gpa, and invalidations of the first @nr areas begin. */
 static void *start(struct kvm_vcpu *vcpu, uint64_t gpa, int nr)
 {
-	const struct sched_param param = { .sched_priority = 1 };
 	const size_t size = PAGE_SIZE + NR_AREAS * AREA_SIZE;
 	void *mem;
-	int i;
+	int uffd, i;
 
 	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	TEST_ASSERT(mem != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap()", -1));
@@ -112,31 +78,18 @@ static void *start(struct kvm_vcpu *vcpu, uint64_t gpa, int nr)
 	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, gpa | KVM_MSR_ENABLED);
 	gpc_assert_served(vcpu, gpa);
 
-	GPC_REQUIRE(!sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &param),
-		    "no SCHED_FIFO: %s", strerror(errno));
-	for (i = 0; i < nr; i++) {
-		areas[i].mem = mem + PAGE_SIZE + i * AREA_SIZE;
-		TEST_ASSERT(!pthread_create(&areas[i].thread, NULL, area_thread, &areas[i]),
-			    "Cannot create a thread");
-	}
+	gpc_areas_preempt();
+	for (i = 0; i < nr; i++)
+		gpc_area_start(&areas[i], uffd, mem + PAGE_SIZE + i * AREA_SIZE, AREA_SIZE,
+			       mem + (i + 1) * AREA_SIZE);
 	return mem + (gpa - GPC_GPA);
 }
 
 static void finish(int nr, int rounds, int tries)
 {
-	WRITE_ONCE(stop, true);
-	while (nr--)
-		TEST_ASSERT(!pthread_join(areas[nr].thread, NULL), "Cannot join a thread");
+	gpc_areas_end(areas, nr);
 	TEST_ASSERT(rounds == NR_ROUNDS, "Only %d refreshes during an invalidation, in %d tries",
 		    rounds, tries);
-}
-
-/* Let the others run, and take the CPU from whoever of them has it then. */
-static void nap(void)
-{
-	const struct timespec ms = { .tv_nsec = NSEC_PER_SEC / 1000 };
-
-	TEST_ASSERT(!nanosleep(&ms, NULL), __KVM_SYSCALL_ERROR("nanosleep()", -1));
 }
 
 /*
@@ -155,13 +108,13 @@ PROGRESS_TEST(does_not_wait_for_invalidations_of_other_memory)
 	void *page = start(vcpu, OUTSIDE, NR_AREAS);
 	struct kvm_vm *vm = vcpu->vm;
 	int tries, rounds = 0;
-	struct area *area;
+	struct gpc_area *area;
 	unsigned long nr;
 	uint64_t hits;
 
 	hits = gpc_stat(vm, "gpc_invalidation_hits");
 	for (tries = 0; tries < NR_TRIES && rounds < NR_ROUNDS; tries++) {
-		nap();
+		gpc_areas_run();
 		area = find_in_progress();
 		if (!area)
 			continue;
@@ -172,7 +125,7 @@ PROGRESS_TEST(does_not_wait_for_invalidations_of_other_memory)
 		update(vcpu, page);
 
 		/* Whether that invalidation was in progress from then until now. */
-		if (in_progress(area) && READ_ONCE(area->nr_done) == nr)
+		if (gpc_area_in_progress(area) && READ_ONCE(area->nr_done) == nr)
 			rounds++;
 	}
 	finish(NR_AREAS, rounds, tries);
@@ -219,8 +172,8 @@ PROGRESS_TEST(sleeps_until_an_invalidation_of_its_page_has_ended)
 	uint64_t cpu = 0;
 
 	for (tries = 0; tries < NR_TRIES && rounds < NR_ROUNDS; tries++) {
-		nap();
-		if (!in_progress(&areas[0]))
+		gpc_areas_run();
+		if (!gpc_area_in_progress(&areas[0]))
 			continue;
 		nr = READ_ONCE(areas[0].nr_done);
 		slept = nr_slept();
@@ -231,7 +184,7 @@ PROGRESS_TEST(sleeps_until_an_invalidation_of_its_page_has_ended)
 		cpu += cpu_time();
 		rounds++;
 		TEST_ASSERT(nr_slept() > slept, "Refreshed without having slept");
-		TEST_ASSERT(READ_ONCE(areas[0].nr_done) != nr || !in_progress(&areas[0]),
+		TEST_ASSERT(READ_ONCE(areas[0].nr_done) != nr || !gpc_area_in_progress(&areas[0]),
 			    "Refreshed amid an invalidation of the page");
 		TEST_ASSERT_EQ(gpc_stat(vm, "gpc_refresh_waits"), rounds);
 		TEST_ASSERT_EQ(nr_in_wait_hist(vm), rounds);

@@ -143,9 +143,6 @@ RUNSTATE_TEST(works_at_each_offset_64bit_in_two_memslots)
  * A second vCPU that reads the first one's record while that changes
  */
 
-/* Attempts of the guest before it returns to the VMM. */
-#define WATCH_BATCH	100
-
 static struct watch {
 	uint64_t gva;
 	enum gpc_abi abi;
@@ -179,13 +176,14 @@ static void watch_record(struct watch *w)
 	w->reads++;
 }
 
+/* Bochs 2.7 does not interrupt a guest that has interrupts off. */
 static void guest_watch(void)
 {
 	struct watch *w = &watch;
-	int i;
 
+	asm volatile("sti");
 	for (;;) {
-		for (i = 0; i < WATCH_BATCH; i++) {
+		while (!READ_ONCE(w->stop)) {
 			if (w->no_flag)
 				watch_flag(w);
 			else
@@ -213,16 +211,14 @@ static void *watcher_thread(void *unused)
 		sem_wait(&watcher.start);
 		if (watcher.end)
 			return NULL;
-		while (!READ_ONCE(watcher.guest->stop)) {
-			vcpu_run(watcher.vcpu);
-			switch (get_ucall(watcher.vcpu, &uc)) {
-			case UCALL_SYNC:
-				break;
-			case UCALL_ABORT:
-				REPORT_GUEST_ASSERT(uc);
-			default:
-				TEST_FAIL("Unexpected ucall %lu", uc.cmd);
-			}
+		vcpu_run(watcher.vcpu);
+		switch (get_ucall(watcher.vcpu, &uc)) {
+		case UCALL_SYNC:
+			break;
+		case UCALL_ABORT:
+			REPORT_GUEST_ASSERT(uc);
+		default:
+			TEST_FAIL("Unexpected ucall %lu", uc.cmd);
 		}
 		sem_post(&watcher.stopped);
 	}
@@ -324,6 +320,105 @@ RUNSTATE_TEST(has_no_update_flag_unless_asked_for)
 		gpc_take_record(&span, GPC_SPAN_END + offsets[i], GPC_64);
 	}
 	watcher_end();
+}
+
+/*
+ * A vCPU that is ready to run, but has lost its CPU: it says so as it goes
+ */
+
+static struct spin {
+	bool started;
+	bool stop;
+} spin;
+
+static void guest_spin(void)
+{
+	asm volatile("sti");
+	WRITE_ONCE(spin.started, true);
+	while (!READ_ONCE(spin.stop))
+		cpu_relax();
+	asm volatile("cli");
+}
+
+static void *spin_thread(void *vcpu)
+{
+	gpc_run(vcpu, (struct gpc_step) { .call = guest_spin });
+	return NULL;
+}
+
+static void read_record(const struct gpc_span *span, uint64_t gpa, uint8_t *record)
+{
+	int i;
+
+	for (i = 0; i < GPC_RECORD_MAX; i++)
+		record[i] = READ_ONCE(*gpc_span_byte(span, gpa + i));
+}
+
+/*
+ * The vCPU shares our CPU, so it waits when we run: this is what it said last.  If it
+ * ran in between it has said so anew, with another time.
+ */
+static struct gpc_runstate last_words(const struct gpc_span *span, uint64_t gpa)
+{
+	uint8_t record[GPC_RECORD_MAX], again[GPC_RECORD_MAX];
+
+	do {
+		read_record(span, gpa, record);
+		read_record(span, gpa, again);
+	} while (memcmp(record, again, sizeof(record)));
+	return gpc_record_at(record, GPC_64);
+}
+
+static void assert_runnable(const struct gpc_span *span, uint64_t gpa, uint64_t since)
+{
+	struct gpc_runstate rs = last_words(span, gpa);
+
+	gpc_assert_whole(&rs);
+	TEST_ASSERT_EQ(rs.state, GPC_RUNNABLE);
+	TEST_ASSERT(rs.entry_time >= since, "Runnable since %lu ns, but ran at %lu ns",
+		    rs.entry_time, since);
+}
+
+static void assert_runnable_while_preempted(struct kvm_vcpu *vcpu, const struct gpc_span *span,
+					    uint64_t gpa)
+{
+	struct spin *s = addr_gva2hva(vcpu->vm, (vm_vaddr_t)&spin);
+	pthread_t thread;
+	uint64_t since;
+	int i;
+
+	gpc_span_poison(span);
+	TEST_ASSERT_EQ(gpc_set_record(vcpu, gpa), 0);
+
+	*s = (struct spin) { };
+	TEST_ASSERT(!pthread_create(&thread, NULL, spin_thread, vcpu), "Cannot create a thread");
+	while (!READ_ONCE(s->started))
+		sched_yield();
+	assert_runnable(span, gpa, 0);
+
+	/* And when it has run again, from memory that went away meanwhile. */
+	for (i = 0; i < 2; i++) {
+		TEST_ASSERT(!madvise(span->page[i], PAGE_SIZE, MADV_DONTNEED),
+			    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
+		since = gpc_now(vcpu->vm);
+		while (last_words(span, gpa).entry_time < since)
+			sched_yield();
+		assert_runnable(span, gpa, since);
+	}
+
+	WRITE_ONCE(s->stop, true);
+	pthread_join(thread, NULL);
+}
+
+RUNSTATE_TEST(is_runnable_while_it_waits_for_its_cpu)
+{
+	const int offsets[] = { -GPC_RECORD_MAX, -GPC_RECORD_MAX + 1, -20, -12, -1, 0 };
+	struct gpc_span span = two_slots(vcpu->vm);
+	int i;
+
+	gpc_set_abi(vcpu->vm, GPC_64);
+	for (i = 0; i < ARRAY_SIZE(offsets); i++)
+		assert_runnable_while_preempted(vcpu, &span, GPC_SPAN_END + offsets[i]);
 }
 
 /*

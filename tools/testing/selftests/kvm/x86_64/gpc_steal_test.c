@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 
 #include "gpc.h"
+#include "gpc_rival.h"
 
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT	21
@@ -62,17 +63,6 @@ static void *record_on_anon(struct kvm_vcpu *vcpu)
 	return mem;
 }
 
-/* What the scheduler has counted for this thread, in ns: what KVM goes by. */
-static uint64_t run_delay(void)
-{
-	uint64_t ns;
-	FILE *f = fopen("/proc/thread-self/schedstat", "r");
-
-	TEST_ASSERT(f && fscanf(f, "%*u %lu", &ns) == 1, "Cannot read schedstat");
-	fclose(f);
-	return ns;
-}
-
 /* KVM has written the record in this run: its time is that of the scheduler. */
 static void assert_served(struct kvm_vcpu *vcpu, struct kvm_steal_time *st)
 {
@@ -87,8 +77,8 @@ static void assert_served(struct kvm_vcpu *vcpu, struct kvm_steal_time *st)
 	/* More than once, if the thread lost its CPU in between. */
 	TEST_ASSERT(!(st->version & 1) && st->version > version,
 		    "Version %u after %u", st->version, version);
-	TEST_ASSERT(st->steal >= steal && st->steal - steal <= run_delay(),
-		    "Stolen %lu after %lu, in all %lu", st->steal, steal, run_delay());
+	TEST_ASSERT(st->steal >= steal && st->steal - steal <= gpc_run_delay(),
+		    "Stolen %lu after %lu, in all %lu", st->steal, steal, gpc_run_delay());
 	TEST_ASSERT_EQ(st->preempted, 0);
 	TEST_ASSERT_EQ(st->flags, 0);
 }
@@ -98,41 +88,25 @@ STEAL_TEST(counts_what_the_scheduler_counts)
 {
 	struct kvm_steal_time *st = record_in(record_on_anon(vcpu));
 	uint64_t steal, low, high, delay;
-	cpu_set_t set;
-	pid_t pid;
+	pid_t pid = gpc_rival_start();
 	int i;
 
-	/* A child on the same CPU, so that there is something to wait for. */
-	pid = fork();
-	if (!pid) {
-		for (;;)
-			asm volatile("");
-	}
-
-	CPU_ZERO(&set);
-	CPU_SET(sched_getcpu(), &set);
-	TEST_ASSERT(!sched_setaffinity(pid, sizeof(set), &set), "Cannot pin the child");
-
 	for (i = 0; i < 20; i++) {
-		low = run_delay();
+		low = gpc_run_delay();
 		run(vcpu);
-		high = run_delay();
+		high = gpc_run_delay();
 		steal = st->steal;
 
-		/* Lose the CPU for sure. */
-		for (delay = run_delay(); run_delay() == delay;)
-			sched_yield();
-
-		delay = run_delay();
+		gpc_lose_cpu();
+		delay = gpc_run_delay();
 		run(vcpu);
 		steal = st->steal - steal;
-		TEST_ASSERT(steal >= delay - high && steal <= run_delay() - low,
+		TEST_ASSERT(steal >= delay - high && steal <= gpc_run_delay() - low,
 			    "Stolen %lu, scheduler %lu to %lu", steal,
-			    delay - high, run_delay() - low);
+			    delay - high, gpc_run_delay() - low);
 	}
 
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	gpc_rival_end(pid);
 }
 
 STEAL_TEST(writes_its_record_and_nothing_else)
@@ -144,7 +118,7 @@ STEAL_TEST(writes_its_record_and_nothing_else)
 	run(vcpu);
 
 	TEST_ASSERT(!(st->version & 1) && st->version != 0xa5a5a5a5, "Version %x", st->version);
-	TEST_ASSERT(st->steal - 0xa5a5a5a5a5a5a5a5 <= run_delay(), "Stolen %lx", st->steal);
+	TEST_ASSERT(st->steal - 0xa5a5a5a5a5a5a5a5 <= gpc_run_delay(), "Stolen %lx", st->steal);
 	TEST_ASSERT_EQ(st->preempted, 0);
 	GPC_ASSERT_POISON(mem, RECORD_OFFSET);
 	GPC_ASSERT_POISON(&st->flags, sizeof(st->flags));
@@ -222,6 +196,68 @@ STEAL_TEST(never_goes_back)
 		TEST_ASSERT(st->steal >= steal, "Stolen %lu after %lu", st->steal, steal);
 		steal = st->steal;
 	}
+}
+
+/* What a guest's other vCPUs could see at any time, by the protocol of the version. */
+static struct {
+	struct kvm_steal_time *st;
+	uint64_t reads;
+	uint64_t torn;
+	bool stop;
+} reader;
+
+static void *read_record(void *data)
+{
+	struct kvm_steal_time *st = reader.st;
+	uint32_t version, last_version = 1;
+	uint64_t steal, last_steal = 0;
+	cpu_set_t cpus;
+
+	/* Not the vCPU's CPU alone, where there are others. */
+	memset(&cpus, 0xff, sizeof(cpus));
+	sched_setaffinity(0, sizeof(cpus), &cpus);
+
+	while (!READ_ONCE(reader.stop)) {
+		version = READ_ONCE(st->version);
+		barrier();
+		steal = READ_ONCE(st->steal);
+		barrier();
+		if ((version & 1) || version != READ_ONCE(st->version))
+			continue;
+		/* Of one version there is one time. */
+		reader.reads++;
+		reader.torn += version == last_version && steal != last_steal;
+		last_version = version;
+		last_steal = steal;
+	}
+	return NULL;
+}
+
+STEAL_TEST(is_never_seen_half_written)
+{
+	void *mem = record_on_anon(vcpu);
+	pid_t rival = gpc_rival_start();
+	pthread_t thread;
+	int i;
+
+	reader.st = record_in(mem);
+	TEST_ASSERT(!pthread_create(&thread, NULL, read_record, NULL), "Cannot create a thread");
+	for (i = 0; i < 200; i++) {
+		/* To be refreshed, with the page and its contents as they were. */
+		if (!(i % 3)) {
+			TEST_ASSERT(!mprotect(mem + PAGE_SIZE, PAGE_SIZE, PROT_READ), "mprotect");
+			TEST_ASSERT(!mprotect(mem + PAGE_SIZE, PAGE_SIZE, PROT_READ | PROT_WRITE),
+				    "mprotect");
+		}
+		gpc_lose_cpu();
+		run(vcpu);
+	}
+	gpc_rival_end(rival);
+	WRITE_ONCE(reader.stop, true);
+	pthread_join(thread, NULL);
+
+	TEST_ASSERT(reader.reads, "Never seen whole");
+	TEST_ASSERT(!reader.torn, "Seen half-written %lu times in %lu", reader.torn, reader.reads);
 }
 
 /* MSRs may be restored before memory is. */

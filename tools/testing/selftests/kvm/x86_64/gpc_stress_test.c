@@ -302,10 +302,17 @@ static int pick_change(struct changer *c)
 	return i;
 }
 
-/* The shared info more often than others: it is in use without a pause. */
+/*
+ * Two kinds more often than others: the shared info, because it is in use without a
+ * pause, and the run states, because a refresh of two pages takes longest.
+ */
 static struct place *pick_place(struct changer *c)
 {
-	return &vmm.place[rarely(c, 4) ? SHINFO_PLACE : rand_r(&c->seed) % NR_PLACES];
+	unsigned int place = rand_r(&c->seed) % (2 * NR_PLACES);
+
+	if (place >= NR_PLACES)
+		place = place % 2 ? SHINFO_PLACE : PLACE(place / 2 % NR_VCPUS, RUNSTATE);
+	return &vmm.place[place];
 }
 
 /*
@@ -665,7 +672,7 @@ int main(int argc, char *argv[])
 	TEST_REQUIRE((kvm_check_cap(KVM_CAP_XEN_HVM) & caps) == caps);
 
 	/* Threads that only take turns take longer, and find less. */
-	nr_changes = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 300 : 100;
+	nr_changes = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 400 : 100;
 	argc = take_arguments(argc, argv);
 	return test_harness_run(argc, argv);
 }

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "gpc_uffd.h"
+#include "gpc_xen.h"
 
 #include <linux/falloc.h>
 
@@ -258,6 +259,37 @@ UFFD_TEST(goes_on_when_the_handler_closes)
 	gpc_task_finish(&task);
 	gpc_assert_written(page);
 	assert_follows(vcpu, page);
+}
+
+/* A record across a page end: the first page goes while the second one is waited for. */
+static int set_record(void *vcpu)
+{
+	return gpc_set_record(vcpu, GPC_SPAN_END - GPC_RECORD_MAX / 2);
+}
+
+UFFD_TEST(waits_for_both_pages_of_a_span)
+{
+	struct gpc_span span = gpc_span_one_slot(vcpu->vm, gpc_mmap_anon(NULL));
+	int i, uffd[2] = { gpc_uffd_make_missing(span.page[0]),
+			   gpc_uffd_make_missing(span.page[1]) };
+	struct gpc_task task;
+
+	GPC_REQUIRE(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_RUNSTATE,
+		    "kernel without runstates: CONFIG_SCHED_INFO?");
+	gpc_xen_on(vcpu->vm);
+	gpc_set_abi(vcpu->vm, GPC_64);
+	gpc_task_start(&task, set_record, vcpu);
+	for (i = 0; i < 2; i++) {
+		gpc_uffd_await(uffd[0], span.page[0], 0);
+		gpc_uffd_supply(uffd[0], span.page[0]);
+		if (!i) {
+			gpc_uffd_await(uffd[1], span.page[1], 0);
+			gpc_drop(span.page[0]);
+			gpc_uffd_supply(uffd[1], span.page[1]);
+		}
+	}
+	TEST_ASSERT_EQ(gpc_task_finish(&task), 0);
+	gpc_take_record(&span, GPC_SPAN_END - GPC_RECORD_MAX / 2, GPC_64);
 }
 
 /*

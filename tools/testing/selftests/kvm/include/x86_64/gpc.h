@@ -145,7 +145,7 @@ static inline void gpc_guest(void)
 static struct gpc_setting {
 	const char *path;
 	char old[32];
-} gpc_settings[4];
+} gpc_settings[16];
 
 static bool gpc_write_file(const char *path, const char *val)
 {

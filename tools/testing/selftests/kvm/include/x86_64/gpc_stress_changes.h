@@ -188,13 +188,9 @@ static bool copy_on_write(struct changer *c, struct place *p)
 	return true;
 }
 
-/* A read brings the page in again, with the copy in swap as good as the page. */
 static bool page_out(struct changer *c, struct place *p)
 {
-	bool out = !madvise(ballast_of(p), ballast_to(PLACE_PAGES - 1), MADV_PAGEOUT);
-
-	(void)READ_ONCE(*(uint8_t *)page_of(p, pick_page(c, p)));
-	return out;
+	return !madvise(ballast_of(p), ballast_to(PLACE_PAGES - 1), MADV_PAGEOUT);
 }
 
 /* To the other node, if there are two; else off pages said to be failing. */

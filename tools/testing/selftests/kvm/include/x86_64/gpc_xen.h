@@ -273,6 +273,13 @@ static inline void gpc_assert_whole(const struct gpc_runstate *rs)
 		    "Times add up to %lu ns at %lu ns", gpc_runstate_sum(rs), rs->entry_time);
 }
 
+static inline uint8_t *gpc_span_byte(const struct gpc_span *span, uint64_t gpa)
+{
+	size_t offset = gpa - GPC_SPAN_GPA;
+
+	return span->page[offset / PAGE_SIZE] + offset % PAGE_SIZE;
+}
+
 /*
  * Take the record at @gpa out, which leaves poison: it is whole, in the padding is
  * nothing that was not there before but zeroes, and KVM has written nothing else.
@@ -285,8 +292,7 @@ static inline struct gpc_runstate gpc_take_record(const struct gpc_span *span, u
 	int i;
 
 	for (i = 0; i < GPC_RECORD_SIZE(abi); i++) {
-		size_t offset = gpa + i - GPC_SPAN_GPA;
-		uint8_t *byte = span->page[offset / PAGE_SIZE] + offset % PAGE_SIZE;
+		uint8_t *byte = gpc_span_byte(span, gpa + i);
 
 		record[i] = *byte;
 		*byte = GPC_POISON;

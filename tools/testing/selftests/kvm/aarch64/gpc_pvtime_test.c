@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Stolen time (Documentation/virt/kvm/arm/pvtime.rst): KVM keeps the record of a vCPU
+ * wherever the memory behind it goes, and writes nothing else.
+ *
+ * KVM rewrites the record whenever the vCPU is loaded, with each KVM_RUN that is.  Proof
+ * of it: the time moves on with the scheduler's.  Proof that nothing else was written:
+ * all other bytes, and all pages that the VMM took away, are filled with POISON and must
+ * stay so.
+ */
+#include <sched.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "gpc_rival.h"
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "test_util.h"
+#include "ucall_common.h"
+
+#define SLOT		10
+#define GPA		0x40000000ul	/* the guest maps it 1:1 */
+#define PAGES		4
+#define SIZE		(PAGES * getpagesize())
+#define POISON		0xa5
+
+/* Arm DEN0057A; little-endian, as the host is that this is built for */
+#define PV_TIME_FEATURES	0xc5000020
+#define PV_TIME_ST		0xc5000021
+#define NOT_SUPPORTED		-1
+
+struct stolen_time {
+	uint32_t revision;
+	uint32_t attributes;
+	uint64_t stolen_time;
+	uint8_t padding[48];
+};
+
+#define RECORD_OFFSET	(getpagesize() + 1024)
+#define RECORD		(GPA + RECORD_OFFSET)
+
+/* A call that the guest makes, unless 0, and a word that it reads, unless 0. */
+static struct step {
+	uint32_t call;
+	uint32_t arg;
+	int64_t ret;
+	uint64_t peek;
+	uint64_t word;
+} step;
+
+static void guest(void)
+{
+	struct arm_smccc_res res;
+
+	for (;;) {
+		if (READ_ONCE(step.call)) {
+			smccc_hvc(step.call, step.arg, 0, 0, 0, 0, 0, 0, &res);
+			step.ret = res.a0;
+		}
+		if (READ_ONCE(step.peek))
+			step.word = READ_ONCE(*(uint64_t *)step.peek);
+		GUEST_SYNC(0);
+	}
+}
+
+FIXTURE(gpc_pvtime)
+{
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(gpc_pvtime)
+{
+	struct kvm_vm *vm = vm_create_with_one_vcpu(&self->vcpu, guest);
+
+	virt_map(vm, GPA, GPA, SIZE / vm->page_size);
+}
+
+FIXTURE_TEARDOWN(gpc_pvtime)
+{
+	kvm_vm_free(self->vcpu->vm);
+}
+
+#define PVTIME_TEST(test) KVM_ONE_VCPU_TEST(gpc_pvtime, test, guest)
+
+static void run_step(struct kvm_vcpu *vcpu, struct step s)
+{
+	struct ucall uc;
+
+	step = s;
+	sync_global_to_guest(vcpu->vm, step);
+	vcpu_run(vcpu);
+	if (get_ucall(vcpu, &uc) != UCALL_SYNC)
+		TEST_FAIL("Unexpected ucall %lu", uc.cmd);
+	sync_global_from_guest(vcpu->vm, step);
+}
+
+static void run(struct kvm_vcpu *vcpu)
+{
+	run_step(vcpu, (struct step) { });
+}
+
+static int64_t call(struct kvm_vcpu *vcpu, uint32_t function, uint32_t arg)
+{
+	run_step(vcpu, (struct step) { .call = function, .arg = arg });
+	return step.ret;
+}
+
+static int set_ipa(struct kvm_vcpu *vcpu, uint64_t ipa)
+{
+	return __vcpu_device_attr_set(vcpu, KVM_ARM_VCPU_PVTIME_CTRL,
+				      KVM_ARM_VCPU_PVTIME_IPA, &ipa);
+}
+
+#define ASSERT_REFUSED(call, err)					\
+do {									\
+	int __r = (call);						\
+									\
+	TEST_ASSERT(__r == -1 && errno == (err),			\
+		    #call " returned %d, errno %d, not " #err, __r, errno); \
+} while (0)
+
+static void *mmap_anon(void *at, size_t size)
+{
+	void *mem = mmap(at, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | (at ? MAP_FIXED : 0), -1, 0);
+
+	TEST_ASSERT(mem != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap()", -1));
+	return memset(mem, POISON, size);
+}
+
+static bool is_poison(const void *mem, size_t size)
+{
+	const uint8_t *p = mem;
+
+	while (size && *p == POISON) {
+		p++;
+		size--;
+	}
+	return !size;
+}
+
+#define ASSERT_POISON(mem, size) TEST_ASSERT(is_poison(mem, size), "Written to: " #mem)
+
+static void slot(struct kvm_vm *vm, uint32_t flags, void *mem)
+{
+	vm_set_user_memory_region(vm, SLOT, flags, GPA, SIZE, mem);
+}
+
+static void slot_delete(struct kvm_vm *vm)
+{
+	vm_set_user_memory_region(vm, SLOT, 0, 0, 0, NULL);
+}
+
+static struct stolen_time *record_in(void *mem)
+{
+	return mem + RECORD_OFFSET;
+}
+
+/* A slot of zeros where KVM keeps the record. */
+static void *record_on(struct kvm_vcpu *vcpu)
+{
+	void *mem = memset(mmap_anon(NULL, SIZE), 0, SIZE);
+
+	slot(vcpu->vm, 0, mem);
+	TEST_ASSERT(!set_ipa(vcpu, RECORD), __KVM_IOCTL_ERROR("KVM_SET_DEVICE_ATTR", -1));
+	return mem;
+}
+
+/* The scheduler's time between two updates is in the record, to the nanosecond. */
+static void assert_served(struct kvm_vcpu *vcpu, struct stolen_time *st)
+{
+	uint64_t stolen, low, high, delay;
+	pid_t rival = gpc_rival_start();
+	int i;
+
+	for (i = 0; i < 5; i++) {
+		low = gpc_run_delay();
+		run(vcpu);
+		high = gpc_run_delay();
+		stolen = READ_ONCE(st->stolen_time);
+		gpc_lose_cpu();
+		delay = gpc_run_delay();
+		run(vcpu);
+		stolen = READ_ONCE(st->stolen_time) - stolen;
+		TEST_ASSERT(stolen >= delay - high && stolen <= gpc_run_delay() - low,
+			    "Stolen %lu, scheduler %lu to %lu", stolen,
+			    delay - high, gpc_run_delay() - low);
+	}
+
+	gpc_rival_end(rival);
+}
+
+PVTIME_TEST(counts_what_the_scheduler_counts)
+{
+	assert_served(vcpu, record_in(record_on(vcpu)));
+}
+
+PVTIME_TEST(writes_its_time_and_nothing_else)
+{
+	void *mem = record_on(vcpu);
+	struct stolen_time *st = record_in(mem);
+
+	run(vcpu);
+	memset(mem, POISON, SIZE);
+	run(vcpu);
+
+	/* It goes on from what it finds: a VMM may have restored that. */
+	TEST_ASSERT(st->stolen_time - 0xa5a5a5a5a5a5a5a5 <= gpc_run_delay(), "Stolen %lx",
+		    st->stolen_time);
+	ASSERT_POISON(mem, RECORD_OFFSET + 8);
+	ASSERT_POISON(st->padding, SIZE - RECORD_OFFSET - 16);
+}
+
+PVTIME_TEST(counts_from_the_guests_call)
+{
+	void *mem = record_on(vcpu);
+	struct stolen_time *st = record_in(mem);
+	uint64_t before;
+
+	memset(mem, POISON, SIZE);
+	before = gpc_run_delay();
+	TEST_ASSERT_EQ(call(vcpu, PV_TIME_ST, 0), RECORD);
+	TEST_ASSERT_EQ(st->revision, 0);
+	TEST_ASSERT_EQ(st->attributes, 0);
+	TEST_ASSERT(st->stolen_time <= gpc_run_delay() - before, "Stolen %lu, scheduler %lu",
+		    st->stolen_time, gpc_run_delay() - before);
+	ASSERT_POISON(mem, RECORD_OFFSET);
+	ASSERT_POISON(st + 1, SIZE - RECORD_OFFSET - sizeof(*st));
+	memset(mem, 0, sizeof(*st));
+	TEST_ASSERT(!memcmp(st->padding, mem, sizeof(st->padding)), "The padding is not zero");
+
+	/* The guest sees what the VMM sees. */
+	run_step(vcpu, (struct step) { .peek = RECORD + 8 });
+	TEST_ASSERT_EQ(step.word, st->stolen_time);
+	assert_served(vcpu, st);
+}
+
+PVTIME_TEST(is_discovered_when_it_is_there)
+{
+	run(vcpu);
+	TEST_ASSERT_EQ(call(vcpu, PV_TIME_FEATURES, PV_TIME_FEATURES), NOT_SUPPORTED);
+	TEST_ASSERT_EQ(call(vcpu, PV_TIME_FEATURES, PV_TIME_ST), NOT_SUPPORTED);
+	TEST_ASSERT_EQ(call(vcpu, PV_TIME_ST, 0), NOT_SUPPORTED);
+
+	record_on(vcpu);
+	TEST_ASSERT_EQ(call(vcpu, PV_TIME_FEATURES, PV_TIME_FEATURES), 0);
+	TEST_ASSERT_EQ(call(vcpu, PV_TIME_FEATURES, PV_TIME_ST), 0);
+	TEST_ASSERT_EQ(call(vcpu, PV_TIME_FEATURES, PV_TIME_ST + 1), NOT_SUPPORTED);
+	TEST_ASSERT_EQ(call(vcpu, PV_TIME_ST, 0), RECORD);
+}
+
+PVTIME_TEST(refuses_what_the_abi_refuses)
+{
+	uint64_t ipa;
+	void *mem = mmap_anon(NULL, SIZE);
+
+	ASSERT_REFUSED(set_ipa(vcpu, RECORD), EINVAL);		/* no memslot */
+	slot(vcpu->vm, KVM_MEM_READONLY, mem);
+	ASSERT_REFUSED(set_ipa(vcpu, RECORD), EINVAL);		/* not to be written */
+	slot_delete(vcpu->vm);
+	slot(vcpu->vm, 0, mem);
+
+	ASSERT_REFUSED(set_ipa(vcpu, RECORD | 1), EINVAL);
+	ASSERT_REFUSED(set_ipa(vcpu, RECORD | 32), EINVAL);
+	ASSERT_REFUSED(set_ipa(vcpu, -1), EINVAL);
+	ASSERT_REFUSED(__vcpu_device_attr_set(vcpu, KVM_ARM_VCPU_PVTIME_CTRL,
+					      KVM_ARM_VCPU_PVTIME_IPA, NULL), EFAULT);
+	ASSERT_REFUSED(__vcpu_device_attr_set(vcpu, KVM_ARM_VCPU_PVTIME_CTRL,
+					      KVM_ARM_VCPU_PVTIME_IPA + 1, &ipa), ENXIO);
+	vcpu_device_attr_get(vcpu, KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA, &ipa);
+	TEST_ASSERT_EQ(ipa, -1);
+	run(vcpu);
+	ASSERT_POISON(mem, SIZE);
+
+	TEST_ASSERT(!set_ipa(vcpu, RECORD), __KVM_IOCTL_ERROR("KVM_SET_DEVICE_ATTR", -1));
+	ASSERT_REFUSED(set_ipa(vcpu, RECORD), EEXIST);
+	ASSERT_REFUSED(set_ipa(vcpu, RECORD + 64), EEXIST);
+	vcpu_device_attr_get(vcpu, KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA, &ipa);
+	TEST_ASSERT_EQ(ipa, RECORD);
+	vcpu_has_device_attr(vcpu, KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA);
+}
+
+PVTIME_TEST(follows_the_memory_behind_it)
+{
+	void *mem = record_on(vcpu), *page = mem + getpagesize(), *away;
+	struct stolen_time *st = record_in(mem);
+
+	run(vcpu);
+
+	/* The page is given back: the record starts anew. */
+	TEST_ASSERT(!madvise(page, getpagesize(), MADV_DONTNEED),
+		    __KVM_SYSCALL_ERROR("madvise()", -1));
+	assert_served(vcpu, st);
+
+	/* The page goes elsewhere, poisoned, and another takes its place. */
+	away = mremap(page, getpagesize(), getpagesize(), MREMAP_MAYMOVE | MREMAP_FIXED,
+		      mmap_anon(NULL, getpagesize()));
+	TEST_ASSERT(away != MAP_FAILED, __KVM_SYSCALL_ERROR("mremap()", -1));
+	memset(away, POISON, getpagesize());
+	mmap_anon(page, getpagesize());
+	assert_served(vcpu, st);
+	ASSERT_POISON(away, getpagesize());
+
+	/* Not to be written for a while. */
+	TEST_ASSERT(!mprotect(page, getpagesize(), PROT_READ), "mprotect");
+	away = memcpy(mmap_anon(NULL, getpagesize()), page, getpagesize());
+	run(vcpu);
+	TEST_ASSERT(!memcmp(away, page, getpagesize()), "Written to a read-only page");
+	TEST_ASSERT(!mprotect(page, getpagesize(), PROT_READ | PROT_WRITE), "mprotect");
+	assert_served(vcpu, st);
+
+	/* Gone for a while. */
+	TEST_ASSERT(!munmap(page, getpagesize()), "munmap");
+	run(vcpu);
+	TEST_ASSERT_EQ(call(vcpu, PV_TIME_ST, 0), RECORD);
+	mmap_anon(page, getpagesize());
+	assert_served(vcpu, st);
+}
+
+PVTIME_TEST(follows_its_memslot)
+{
+	void *mem = record_on(vcpu), *old = mem;
+
+	run(vcpu);
+	slot_delete(vcpu->vm);
+	memset(old, POISON, SIZE);
+	run(vcpu);
+	ASSERT_POISON(old, SIZE);
+
+	/* As a VMM does that moves memory. */
+	mem = mmap_anon(NULL, SIZE);
+	slot(vcpu->vm, 0, mem);
+	assert_served(vcpu, record_in(mem));
+	ASSERT_POISON(old, SIZE);
+
+	/* The slot moves, by a page: the record's memory is another page of it. */
+	memset(mem, POISON, SIZE);
+	vm_set_user_memory_region(vcpu->vm, SLOT, 0, GPA + getpagesize(), SIZE, mem);
+	assert_served(vcpu, record_in(mem - getpagesize()));
+	ASSERT_POISON(record_in(mem), sizeof(struct stolen_time));
+}
+
+PVTIME_TEST(marks_its_page_dirty_and_no_other)
+{
+	unsigned long dirty = 0;
+	void *mem = record_on(vcpu);
+
+	run(vcpu);
+	slot(vcpu->vm, KVM_MEM_LOG_DIRTY_PAGES, mem);
+	run(vcpu);
+	kvm_vm_get_dirty_log(vcpu->vm, SLOT, &dirty);
+	TEST_ASSERT_EQ(dirty, 1ul << (RECORD_OFFSET / getpagesize()));
+
+	kvm_vm_get_dirty_log(vcpu->vm, SLOT, &dirty);
+	TEST_ASSERT_EQ(dirty, 0);
+	TEST_ASSERT_EQ(call(vcpu, PV_TIME_ST, 0), RECORD);
+	kvm_vm_get_dirty_log(vcpu->vm, SLOT, &dirty);
+	TEST_ASSERT_EQ(dirty, 1ul << (RECORD_OFFSET / getpagesize()));
+}
+
+/* The VMM resets the vCPU, which does not forget where its record is. */
+PVTIME_TEST(outlives_a_reset)
+{
+	void *mem = record_on(vcpu);
+	uint64_t sp;
+
+	run(vcpu);
+	vcpu_get_reg(vcpu, ARM64_CORE_REG(sp_el1), &sp);
+	aarch64_vcpu_setup(vcpu, NULL);
+	vcpu_set_reg(vcpu, ARM64_CORE_REG(sp_el1), sp);
+	vcpu_arch_set_entry_point(vcpu, guest);
+	memset(mem, 0, SIZE);
+	assert_served(vcpu, record_in(mem));
+	TEST_ASSERT_EQ(call(vcpu, PV_TIME_ST, 0), RECORD);
+}
+
+int main(int argc, char **argv)
+{
+	return test_harness_run(argc, argv);
+}
