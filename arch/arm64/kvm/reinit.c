@@ -81,16 +81,11 @@
 #define REINIT_VISIT	SZ_1K
 
 struct reinit_walk {
+	struct kvm_pgtable *pgt;
 	u64 next;	/* first IPA that has not been dealt with */
 	u64 work;	/* done in this batch */
 	u64 cleaned;	/* bytes, in all */
 };
-
-static bool reinit_is_cacheable(kvm_pte_t pte)
-{
-	return kvm_pte_valid(pte) &&
-	       (pte & KVM_PTE_LEAF_ATTR_LO_S2_MEMATTR) == PTE_S2_MEMATTR(MT_S2_NORMAL);
-}
 
 /* Returns 1 when the batch is done. */
 static int reinit_clean_leaf(const struct kvm_pgtable_visit_ctx *ctx,
@@ -100,7 +95,7 @@ static int reinit_clean_leaf(const struct kvm_pgtable_visit_ctx *ctx,
 	u64 offset = ctx->addr & (kvm_granule_size(ctx->level) - 1);
 	u64 size = kvm_granule_size(ctx->level) - offset;
 
-	if (reinit_is_cacheable(ctx->old)) {
+	if (kvm_pgtable_stage2_pte_cacheable(walk->pgt, ctx->old)) {
 		size = min_t(u64, size, REINIT_BATCH);
 		kvm_flush_dcache_to_poc(__va(kvm_pte_to_phys(ctx->old)) + offset, size);
 		trace_kvm_reinit_clean(ctx->addr, size);
@@ -124,6 +119,7 @@ static int reinit_clean_mmu(struct kvm *kvm, struct kvm_s2_mmu *mmu, u64 *cleane
 	};
 
 	while (mmu->pgt && walk.next < BIT(mmu->pgt->ia_bits)) {
+		walk.pgt = mmu->pgt;
 		walk.work = 0;
 		if (kvm_pgtable_walk(mmu->pgt, walk.next,
 				     BIT(mmu->pgt->ia_bits) - walk.next, &walker) <= 0)
