@@ -221,21 +221,22 @@ kernel_image()
 	esac
 }
 
-# kernel_dir VARIANT [base]: where that kernel is built
+# kernel_dir VARIANT [base]: where that kernel is built. The base's lies beside its tree
+# as ours beside ours: the compiler cache knows files by their relative paths.
 kernel_dir()
 {
-	echo "$BUILD/${2:+$2-}$1"
+	echo "$BUILD/${2:+pristine/}$1"
 }
 
 # kernel VARIANT [base]: that kernel, of the tree or of the pristine base
 kernel()
 {
-	local variant=$1 src=$TREE dir arch=${1##*.} key
+	local variant=$1 src=$TREE dir arch=${1##*.} key name=${2:+$2-}$1
 	local -a args
 
 	dir=$(kernel_dir "$@")
 	if [[ ${2-} = base ]]; then
-		src=$BUILD/base-tree
+		src=$BUILD/pristine/tree
 		base_tree
 	else
 		tree
@@ -243,26 +244,26 @@ kernel()
 	mkdir -p "$dir"
 	key=$(fragments "$variant" | xargs cat | digest)
 	if [[ ! -f $dir/.config || ! -f $dir/config-key || $(<"$dir/config-key") != "$key" ]]; then
-		step "config-${dir##*/}" "configure kernel ${dir##*/}" \
+		step "config-$name" "configure kernel $name" \
 			kernel_config "$src" "$dir" "$variant"
 		echo "$key" >"$dir/config-key"
 	fi
 	# shellcheck disable=SC2207
 	args=(-C "$src" O="$dir" $(cross "$arch") "CC=ccache $(compiler "$arch")" "$(basename "$(kernel_image "$variant")")")
-	STEP_TOTAL=$(objects "${args[@]}") step "kernel-${dir##*/}" "build kernel ${dir##*/}" make -j "$JOBS" "${args[@]}"
+	STEP_TOTAL=$(objects "${args[@]}") step "kernel-$name" "build kernel $name" make -j "$JOBS" "${args[@]}"
 }
 
 base_tree()
 {
-	[[ ! -e $BUILD/base-tree ]] || return 0
+	[[ ! -e $BUILD/pristine/tree ]] || return 0
 	step base-tree "check out the pristine base" base_tree_make
 }
 
 base_tree_make()
 {
-	mkdir -p "$BUILD/base-tree.tmp"
-	git --git-dir="$BASE_GIT" archive base | tar -xf - -C "$BUILD/base-tree.tmp"
-	mv "$BUILD/base-tree.tmp" "$BUILD/base-tree"
+	mkdir -p "$BUILD/pristine/tree.tmp"
+	git --git-dir="$BASE_GIT" archive base | tar -xf - -C "$BUILD/pristine/tree.tmp"
+	mv "$BUILD/pristine/tree.tmp" "$BUILD/pristine/tree"
 }
 
 # --- selftests ------------------------------------------------------------
