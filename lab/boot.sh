@@ -294,10 +294,20 @@ boot_bochs()
 # LIMIT seconds
 boot_limited()
 {
-	local limit=$1 dir=$5 child start=$SECONDS
+	local limit=$1
 	shift
 
-	(boot "$@") 9>&- &
+	limited "$limit" "$4" boot "$@"
+}
+
+# limited LIMIT DIR command...: an emulator, for at most LIMIT seconds. Where that
+# ends it, DIR/console says so.
+limited()
+{
+	local limit=$1 dir=$2 child start=$SECONDS
+	shift 2
+
+	("$@") 9>&- &
 	child=$!
 	while kill -0 "$child" 2>/dev/null; do
 		if [[ $((SECONDS - start)) -ge $limit ]]; then

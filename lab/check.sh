@@ -61,7 +61,7 @@ check_kernel_doc()
 check_shell()
 {
 	shellcheck -x "$TOP"/lab/lab "$TOP"/lab/*.sh "$TOP"/.ci/run
-	shellcheck -s sh -e SC1091 "$TOP"/lab/init
+	shellcheck -s sh -e SC1091 "$TOP"/lab/init "$TOP"/lab/root.init
 	shellcheck "$TOP"/tools/kvm/gpc/*.sh
 	shellcheck "$TOP"/lab/tests/*.bats "$TOP"/lab/tests/*.bash
 }

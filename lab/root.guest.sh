@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# For scripts that run in lab/root.sh's guest.
+
+# load_kvm [DIR]: the KVM modules of DIR, or Debian's
+load_kvm()
+{
+	if [[ -n ${1-} ]]; then
+		modprobe -a irqbypass ccp
+		insmod "$1/kvm.ko"
+		insmod "$1/kvm-amd.ko"
+	else
+		modprobe kvm-amd
+	fi
+}
+
+# hold_kvm: VMs that stay, and with them the second CPU; let_kvm_go undoes it. Why it
+# goes in this order: holdvm.c.
+hold_kvm()
+{
+	local ready
+
+	coproc HOLDER { exec "$BUILD/root/holdvm"; }
+	read -r ready <&"${HOLDER[0]}"
+	[[ $ready = ready ]]
+	echo 1 >/sys/devices/system/cpu/cpu1/online
+}
+
+let_kvm_go()
+{
+	echo 0 >/sys/devices/system/cpu/cpu1/online
+	kill "$HOLDER_PID"
+	wait "$HOLDER_PID" || :
+}

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# The stock kernel under QEMU (SVM) with this machine's root as its own: over 9p, read
+# only, a tmpfs on top that takes what is written. What is installed here can be run
+# there: a VMM, bpftrace, dpkg. lab/root.init is what the kernel starts.
+#
+# The script that runs in it has LAB, BUILD, KREL and STOCK in its environment, the stock
+# kernel's modules as /lib/modules/$KREL, its headers in /usr/src, and lab/root.guest.sh
+# to load KVM by.
+
+ROOT_MEMORY=${ROOT_MEMORY:-4G}
+ROOT_MODULES="9p 9pnet_virtio overlay"
+
+# root_initramfs DIR SCRIPT [ARG...]: busybox, the modules that a 9p root takes, the job
+root_initramfs()
+{
+	local dir=$1 t m
+	shift
+
+	# Debian does it when it installs a kernel.
+	[[ -e $STOCK/lib/modules/$KREL/modules.dep ]] || depmod -b "$STOCK" "$KREL"
+	temp t "$dir/initrd.d"
+	mkdir -p "$t"/{bin,lab}
+	cp "$(busybox_for x86_64)" "$t/bin/busybox"
+	install -m 755 "$TOP/lab/root.init" "$t/init"
+	# shellcheck disable=SC2086
+	modprobe -d "$STOCK" -S "$KREL" -aD $ROOT_MODULES | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' |
+		while read -r m; do
+			m=${m##*/}
+			stock_module "$STOCK/lib/modules/$KREL" "${m%%.ko*}" "$t/lab/${m%%.ko*}.ko"
+			echo "${m%%.ko*}"
+		done >"$t/lab/modules"
+	printf '%s=%q\n' LAB "$TOP/lab" BUILD "$BUILD" KREL "$KREL" STOCK "$STOCK" \
+		JOB "$(printf '%q ' "$@")" >"$t/lab/job"
+	(cd "$t" && into "$dir/initrd" pack)
+	rm -rf "$t"
+}
+
+# root_qemu DIR CMDLINE
+root_qemu()
+{
+	local dir=$1
+	local -a qemu
+
+	# shellcheck disable=SC2207
+	qemu=($(machine svm) -m "$ROOT_MEMORY")
+	exec "${qemu[@]}" -nodefaults -display none -no-reboot \
+		-kernel "$(kernel_of stock)" -initrd "$dir/initrd" -append "$2" \
+		-virtfs local,path=/,security_model=none,readonly=on,multidevs=remap,mount_tag=root \
+		-chardev "file,id=con,path=$dir/console" -serial chardev:con \
+		-chardev "file,id=out,path=$dir/out" -serial chardev:out \
+		</dev/null >"$dir/emulator" 2>&1
+}
+
+# root_prepare: what a boot needs, but for KVM
+root_prepare()
+{
+	check_accel svm
+	need build svm
+	stock
+	mkdir -p "$BUILD/root"
+	if [[ ! $BUILD/root/holdvm -nt $TOP/lab/holdvm.c ]]; then
+		gcc -static -O2 -o "$BUILD/root/holdvm" "$TOP/lab/holdvm.c"
+	fi
+}
+
+# root_run LIMIT DIR CMDLINE SCRIPT [ARG...]: boot, run SCRIPT there as root, show what it
+# says as it says it (DIR/out keeps that). CMDLINE is added to the kernel's. The status is
+# SCRIPT's, or 1 where the kernel complained or LIMIT seconds were not enough.
+root_run()
+{
+	local limit=$1 dir=$2 cmdline=$3 child said rc
+	shift 3
+
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	root_initramfs "$dir" "$@"
+	: >"$dir/out"
+	: >"$dir/console"
+	# One CPU at first: see holdvm.c.
+	limited "$limit" "$dir" root_qemu "$dir" "console=ttyS0 panic=-1 oops=panic loglevel=5 \
+maxcpus=1 tsc=reliable clocksource=tsc$(tsc_early) $cmdline" &
+	child=$!
+	tail -n +1 -f --pid="$child" -s 0.2 "$dir/out" 2>/dev/null | tr -d '\r' |
+		grep --line-buffered -v '^lab: exit ' || :
+	wait "$child" || :
+	rm -f "$dir/initrd"
+	said=$(splats svm "$dir/console")
+	rc=$(tr -d '\r' <"$dir/out" | sed -n 's/^lab: exit //p')
+	[[ -n $said || -z $rc ]] || return "$rc"
+	{
+		[[ -z $said ]] || { echo "the kernel's console:"; head -n 20 <<<"$said" | sed 's/^/  | /'; }
+		echo "the console's end ($dir/console):"
+		tail -n 20 "$dir/console" | sed 's/^/  | /'
+		[[ ! -s $dir/emulator ]] || tail -n 5 "$dir/emulator" | sed 's/^/  | /'
+	} >&2
+	return 1
+}
