@@ -10,6 +10,7 @@ packages_for()
 		busybox-static procps util-linux file ;;
 	svm)   echo qemu-system-x86 ;;
 	bench) echo gnuplot-nox ;;
+	demo)  echo bpftrace numactl ;;
 	vmx)   echo bochs bochs-term bochsbios vgabios grub-pc-bin grub-common xorriso mtools ;;
 	arm64) echo qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
 	check) echo sparse shellcheck bats spin gcc-aarch64-linux-gnu \

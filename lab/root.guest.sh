@@ -18,17 +18,17 @@ load_kvm()
 # goes in this order: holdvm.c.
 hold_kvm()
 {
-	local ready
+	local held
 
-	coproc HOLDER { exec "$BUILD/root/holdvm"; }
-	read -r ready <&"${HOLDER[0]}"
-	[[ $ready = ready ]]
+	exec {held}< <(exec "$BUILD/root/holdvm")
+	HOLDER=$!
+	read -r _ <&"$held"
 	echo 1 >/sys/devices/system/cpu/cpu1/online
 }
 
 let_kvm_go()
 {
 	echo 0 >/sys/devices/system/cpu/cpu1/online
-	kill "$HOLDER_PID"
-	wait "$HOLDER_PID" || :
+	kill "$HOLDER"
+	wait "$HOLDER" || :
 }

@@ -81,7 +81,7 @@ root_run()
 	limited "$limit" "$dir" root_qemu "$dir" "console=ttyS0 panic=-1 oops=panic loglevel=5 \
 maxcpus=1 tsc=reliable clocksource=tsc$(tsc_early) $cmdline" &
 	child=$!
-	tail -n +1 -f --pid="$child" -s 0.2 "$dir/out" 2>/dev/null | tr -d '\r' |
+	tail -n +1 -f --pid="$child" -s 0.2 "$dir/out" 2>/dev/null | sed -u 's/\r//' |
 		grep --line-buffered -v '^lab: exit ' || :
 	wait "$child" || :
 	rm -f "$dir/initrd"
