@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# In lab/root.sh's guest: run the bpftrace tools, read what they said, check it.
+# T is a folder for what they say: T/stacks.tool, T/latency.tool, T/watch.tool.
+
+TOOLS=${LAB%/lab}/tools/kvm/gpc
+declare -A TOOL
+CHECKS=0 FAILED=0
+
+# check TEXT EXPRESSION: an arithmetic one, which must be true
+check()
+{
+	local not='' how=''
+
+	CHECKS=$((CHECKS + 1))
+	(($2)) || { not='not ' how=" # it is not: $2"; FAILED=$((FAILED + 1)); }
+	echo "${not}ok $CHECKS $1$how"
+}
+
+# trace_start: all three tools; they count when it returns
+trace_start()
+{
+	local t
+
+	for t in stacks latency watch; do
+		# bpftrace can say when its probes are attached; BEGIN runs before that.
+		__BPFTRACE_NOTIFY_PROBES_ATTACHED=1 "$TOOLS/gpc_trace.sh" $t \
+			>"$T/$t.tool" 2>"$T/$t.said" &
+		TOOL[$t]=$!
+	done
+	for t in "${!TOOL[@]}"; do
+		until cat "$T/$t.tool" "$T/$t.said" | grep -q PROBES_ATTACHED; do
+			kill -0 "${TOOL[$t]}" || { cat "$T/$t.said"; return 1; }
+			sleep 0.2
+		done
+	done
+}
+
+# trace_end: what they show at their end is there when it returns
+trace_end()
+{
+	kill -INT "${TOOL[@]}"
+	wait "${TOOL[@]}" || :
+}
+
+# stacks MAP [REGEX]: of gpc_stacks, a line a stack, "COUNT FUNCTION <- CALLER ...", most
+# first
+stacks()
+{
+	awk -v map="@$1[" '
+		$1 == map { in_map = 1; stack = ""; next }
+		in_map && /^\]: / { print $2, stack; in_map = 0 }
+		in_map && NF { sub(/\+[0-9]+$/, "", $1); stack = stack (stack == "" ? "" : " <- ") $1 }
+	' "$T/stacks.tool" | sort -rn | { grep -E "${2:-.}" || :; }
+}
+
+# sum MAP [REGEX]: of the counts of these stacks
+sum()
+{
+	stacks "$@" | awk '{ n += $1 } END { print n + 0 }'
+}
+
+# in_hist NAME: how many values gpc_latency's histogram has
+in_hist()
+{
+	awk -v name="@$1:" '/^@/ { in_hist = $1 == name } in_hist && /\|/ { sub(/^[^)]*\)/, ""); n += $1 }
+		END { print n + 0 }' "$T/latency.tool"
+}
+
+# watched NAME [PID]: the sum of that column of gpc_watch
+watched()
+{
+	awk -v name="$1" -v pid="${2-}" '
+		$1 == "TIME" { for (i = 1; i <= NF; i++) if ($i == name) column = i; next }
+		column && /^[0-9][0-9]:/ && (pid == "" || $2 == pid) { n += $column }
+		END { print n + 0 }' "$T/watch.tool"
+}
+
+# nearly COUNT TRUTH: an expression for check. What happens while gpc_watch puts a VM's
+# line together may go uncounted; nothing is ever counted twice.
+nearly()
+{
+	echo "$1 <= $2 && $1 * 50 >= ($2 - 1) * 49"
+}
+
+# summary: what the tools said, stacks a line each
+summary()
+{
+	local map
+
+	for map in activations refreshes invalidations hits; do
+		echo "# gpc_stacks: $map, $(sum $map) in all"
+		stacks $map | head -n 6 | cut -c1-250 | sed 's/^/#   /'
+	done
+	echo "# gpc_latency, ns"
+	grep -E '^(@|\[)' "$T/latency.tool" | sed 's/^/#   /'
+	echo "# gpc_watch"
+	grep -E '^(TIME|[0-9]+:)' "$T/watch.tool" | sed 's/^/#   /'
+}
