@@ -60,8 +60,8 @@ check_kernel_doc()
 
 check_shell()
 {
-	shellcheck -x "$TOP"/lab/lab "$TOP"/lab/*.sh "$TOP"/.ci/run
-	shellcheck -s sh -e SC1091 "$TOP"/lab/init "$TOP"/lab/root.init
+	shellcheck -x "$TOP"/lab/lab "$TOP"/lab/*.sh "$TOP"/lab/demo/host "$TOP"/.ci/run
+	shellcheck -s sh -e SC1091 "$TOP"/lab/init "$TOP"/lab/root.init "$TOP"/lab/demo/init
 	shellcheck "$TOP"/tools/kvm/gpc/*.sh
 	shellcheck "$TOP"/lab/tests/*.bats "$TOP"/lab/tests/*.bash
 }

@@ -44,6 +44,9 @@ root_qemu()
 
 	# shellcheck disable=SC2207
 	qemu=($(machine svm) -m "$ROOT_MEMORY")
+	# TCG stores byte by byte what is one instruction, and each time looks at all it has
+	# translated of the page: a page that had code takes seconds to clear.
+	[[ ${ACCEL:-tcg} = kvm ]] || qemu+=(-cpu "max,-erms,-fsrm")
 	exec "${qemu[@]}" -nodefaults -display none -no-reboot \
 		-kernel "$(kernel_of stock)" -initrd "$dir/initrd" -append "$2" \
 		-virtfs local,path=/,security_model=none,readonly=on,multidevs=remap,mount_tag=root \

@@ -83,14 +83,15 @@ nearly()
 	echo "$1 <= $2 && $1 * 50 >= ($2 - 1) * 49"
 }
 
-# summary: what the tools said, stacks a line each
+# summary: what the tools said, a stack's first functions on a line
 summary()
 {
 	local map
 
 	for map in activations refreshes invalidations hits; do
 		echo "# gpc_stacks: $map, $(sum $map) in all"
-		stacks $map | head -n 6 | cut -c1-250 | sed 's/^/#   /'
+		stacks $map | head -n 6 | awk -F' <- ' -v OFS=' <- ' '
+			NF > 7 { NF = 7; $0 = $0 " <- ..." } { print "#   " $0 }'
 	done
 	echo "# gpc_latency, ns"
 	grep -E '^(@|\[)' "$T/latency.tool" | sed 's/^/#   /'
