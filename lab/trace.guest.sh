@@ -63,7 +63,7 @@ sum()
 # in_hist NAME: how many values gpc_latency's histogram has
 in_hist()
 {
-	awk -v name="@$1:" '/^@/ { in_hist = $1 == name } in_hist && /\|/ { sub(/^[^)]*\)/, ""); n += $1 }
+	awk -v name="@$1:" '/^@/ { in_hist = $1 == name } in_hist && /\|/ { sub(/^[^])]*[])]/, ""); n += $1 }
 		END { print n + 0 }' "$T/latency.tool"
 }
 
