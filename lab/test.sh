@@ -189,7 +189,7 @@ show_failure()
 # stream FILE PID: the KTAP lines of FILE as they come, until PID ends
 stream()
 {
-	tail -n +1 -f --pid="$2" -s 0.2 "$1" 2>/dev/null | tr -d '\r' |
+	tail -n +1 -f --pid="$2" -s 0.2 "$1" 2>/dev/null | sed -u 's/\r//' |
 		grep --line-buffered -E '^(# )?(TAP version|1\.\.|(not )?ok )|^# .*(Assertion|Expected|mismatch|errno)' || :
 }
 
