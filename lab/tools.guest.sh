@@ -42,5 +42,6 @@ if [[ $KP = 0 ]]; then
 	check "gpc_watch has each hit" "$(nearly "$(watched HITS)" "$(sum hits)")"
 fi
 echo "1..$CHECKS"
+echo "$((CHECKS - FAILED)) passed, $FAILED failed"
 let_kvm_go
 exit $((FAILED > 0))
