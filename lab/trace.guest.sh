@@ -80,7 +80,7 @@ watched()
 # line together may go uncounted; nothing is ever counted twice.
 nearly()
 {
-	echo "$1 <= $2 && $1 * 50 >= ($2 - 1) * 49"
+	echo "$1 > 0 && $1 <= $2 && $1 * 50 >= ($2 - 1) * 49"
 }
 
 # summary: what the tools said, a stack's first functions on a line
