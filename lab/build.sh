@@ -60,8 +60,7 @@ objects()
 # The headers that the series changes, and only they, come before Debian's.
 changed_headers()
 {
-	git -C "$TREE" diff --name-only --diff-filter=d base |
-		{ grep -E '^(include|arch/x86/include)/' || :; }
+	git -C "$TREE" diff --name-only --diff-filter=d base -- include arch/x86/include
 }
 
 modules_sync()
