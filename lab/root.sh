@@ -10,6 +10,8 @@
 
 ROOT_MEMORY=${ROOT_MEMORY:-4G}
 ROOT_MODULES="9p 9pnet_virtio overlay"
+ROOT_KERNEL=	# another image than the stock kernel's
+ROOT_QEMU=()	# more arguments
 
 # root_initramfs DIR SCRIPT [ARG...]: busybox, the modules that a 9p root takes, the job
 root_initramfs()
@@ -47,8 +49,9 @@ root_qemu()
 	# TCG stores byte by byte what is one instruction, and each time looks at all it has
 	# translated of the page: a page that had code takes seconds to clear.
 	[[ ${ACCEL:-tcg} = kvm ]] || qemu+=(-cpu "max,-erms,-fsrm")
+	qemu+=("${ROOT_QEMU[@]}")
 	exec "${qemu[@]}" -nodefaults -display none -no-reboot \
-		-kernel "$(kernel_of stock)" -initrd "$dir/initrd" -append "$2" \
+		-kernel "${ROOT_KERNEL:-$(kernel_of stock)}" -initrd "$dir/initrd" -append "$2" \
 		-virtfs local,path=/,security_model=none,readonly=on,multidevs=remap,mount_tag=root \
 		-chardev "file,id=con,path=$dir/console" -serial chardev:con \
 		-chardev "file,id=out,path=$dir/out" -serial chardev:out \
