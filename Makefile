@@ -2,7 +2,7 @@
 # The verbs. Each is one call into lab/; `make help` lists them.
 
 .DEFAULT_GOAL := help
-VERBS := run test test-debug test-kcsan test-rt test-upstream test-tools base-test bench demo report modules tree refresh series check docs shell clean help
+VERBS := run test test-debug test-kcsan test-rt test-upstream test-tools test-load base-test bench demo report load unload dkms modules tree refresh series check docs shell clean help
 
 .PHONY: $(VERBS)
 $(VERBS):

@@ -63,6 +63,7 @@ check_shell()
 	shellcheck -x "$TOP"/lab/lab "$TOP"/lab/*.sh "$TOP"/lab/demo/host "$TOP"/.ci/run
 	shellcheck -s sh -e SC1091 "$TOP"/lab/init "$TOP"/lab/root.init "$TOP"/lab/demo/init
 	shellcheck "$TOP"/tools/kvm/gpc/*.sh
+	shellcheck "$TOP"/lab/dkms/{fits,postinst,prerm}
 	shellcheck "$TOP"/lab/tests/*.bats "$TOP"/lab/tests/*.bash
 }
 

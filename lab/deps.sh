@@ -15,6 +15,7 @@ packages_for()
 	arm64) echo qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
 	check) echo sparse shellcheck bats spin gcc-aarch64-linux-gnu \
 		libc6-dev-arm64-cross python3-ply python3-git codespell ;;
+	uefi)  echo ovmf sbsigntool openssl ;;
 	bats)  echo bats ;;
 	docs)  echo python3-sphinx graphviz ;;
 	esac

@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-only
+# dkmstest.sh DIR DEB KREL STOCK HEADERS_DEB...: DKMS installs the package DEB as it does
+# on a user's machine: first there are no headers, then they come with "a kernel update".
+# It is done on this machine, not in the lab's guest, where the compiler is too slow: in a
+# mount namespace, with this root under a tmpfs that takes what is written. That goes to
+# DIR/installed.tar, and with it the guest becomes the machine on which it was installed.
+set -uo pipefail
+# shellcheck source=/dev/null
+. "${BASH_SOURCE%/*}/tap.sh"
+dir=$1 deb=$2 KREL=$3 STOCK=$4
+shift 4
+headers=("$@")
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive TAP_SAID=$dir/dkms.log
+root=$dir/root
+ours=$root/lib/modules/$KREL/updates/dkms
+
+# overlay LOWER NAME WHERE
+overlay()
+{
+	mkdir -p "$dir/rw/$2/upper" "$dir/rw/$2/work" "$3" &&
+		mount -t overlay -o "lowerdir=$1,upperdir=$dir/rw/$2/upper,workdir=$dir/rw/$2/work" "$2" "$3"
+}
+
+make_root()
+{
+	mount --make-rprivate /
+	mkdir -p "$dir/rw" "$root"
+	mount -t tmpfs rw "$dir/rw"
+	overlay / root "$root"
+	overlay "$STOCK/lib/modules/$KREL" modules "$root/lib/modules/$KREL"
+	mount --bind /dev "$root/dev"
+	mount -t proc proc "$root/proc"
+	mount -t tmpfs tmp "$root/tmp"
+	# Nothing is started.
+	printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
+	chmod +x "$root/usr/sbin/policy-rc.d"
+}
+
+in_root()
+{
+	chroot "$root" "$@"
+}
+
+install_package()
+{
+	cp "$deb" "$root/tmp/"
+	in_root apt-get -q install -y --no-install-recommends dkms linux-base "/tmp/${deb##*/}"
+	in_root dkms status kvm-gpc | grep added
+	[[ ! -e $ours ]]
+}
+
+# kernel_comes RELEASE: what its headers' package does when it is installed
+kernel_comes()
+{
+	mkdir -p "$root/lib/modules/$1"
+	ln -s "$STOCK/usr/src/linux-headers-$KREL" "$root/lib/modules/$1/build"
+	in_root run-parts --report --exit-on-error --arg="$1" /etc/kernel/header_postinst.d
+}
+
+# A kernel that it is not for: the hook succeeds (apt would stop), nothing is built.
+other_kernel()
+{
+	local rel=$1
+
+	kernel_comes "$rel"
+	[[ $(in_root dkms status kvm-gpc -k "$rel") != *installed* ]]
+	[[ ! -e $root/lib/modules/$rel/updates ]]
+	rm -r "$root/lib/modules/$rel"
+}
+
+# With the user's word for it DKMS begins to build, which is enough here.
+override()
+{
+	local rel=6.12.999+deb12-amd64
+
+	touch "$root/etc/dkms/kvm-gpc-any"
+	echo 'MAKE[0]="touch /tmp/tried; false"' >"$root/etc/dkms/kvm-gpc.conf"
+	refuses 'Bad return status' -- kernel_comes $rel
+	[[ -e $root/tmp/tried ]]
+	rm -r "$root"/etc/dkms/kvm-gpc{-any,.conf} "$root/lib/modules/$rel"
+}
+
+# The image is there already, as far as modules go.
+install_headers()
+{
+	cp "${headers[@]}" "$root/tmp/"
+	in_root dpkg --force-depends -i "${headers[@]/#*\//\/tmp\/}"
+	in_root dkms status kvm-gpc | grep "$KREL.*installed$"
+}
+
+modules_are_found()
+{
+	local m f
+
+	for m in kvm kvm-amd kvm-intel; do
+		f=$(in_root modinfo -k "$KREL" -F filename $m)
+		[[ $f = */updates/dkms/$m.ko* ]] || { echo "$m is $f"; return 1; }
+	done
+}
+
+debians_stay()
+{
+	local m
+
+	for m in kvm kvm-amd kvm-intel; do
+		cmp "$STOCK/lib/modules/$KREL/kernel/arch/x86/kvm/$m.ko.xz" \
+			"$root/lib/modules/$KREL/kernel/arch/x86/kvm/$m.ko.xz"
+	done
+}
+
+signed_with_mok()
+{
+	[[ -s $root/var/lib/dkms/mok.pub ]]
+	in_root modinfo -k "$KREL" -F signer kvm | grep 'DKMS module signing key'
+}
+
+# Without the headers: the guest has those of the cache.
+pack()
+{
+	tar -C "$dir/rw/root/upper" --exclude=./usr/src/linux-* --exclude=./usr/lib/linux-kbuild-* \
+		--exclude=./usr/lib/modules --exclude=./var/cache --exclude=./usr/sbin/policy-rc.d \
+		-cf "$dir/installed.tar" .
+	tar -C "$dir/rw/modules/upper" -cf "$dir/modules.tar" .
+}
+
+rm -f "$TAP_SAID"
+plan 9
+t "a root to install in" make_root
+t "the package installs where there are no headers yet" install_package
+t "a 6.1 kernel comes: nothing is built, and apt goes on" other_kernel 6.1.0-99-amd64
+t "a 6.12 that nothing is known of comes: nothing is built, and apt goes on" \
+	other_kernel 6.12.999+deb12-amd64
+t "but DKMS builds where the user says so" override
+t "headers of the kernel come: DKMS builds and installs" install_headers
+t "modprobe finds ours" modules_are_found
+t "Debian's modules stay as they are" debians_stay
+t "DKMS has signed them with its own key" signed_with_mok
+pack
+done_
