@@ -20,7 +20,7 @@ check()
 # trace_start: all three tools; they count when it returns
 trace_start()
 {
-	local t
+	local t end=$((SECONDS + 180))
 
 	for t in stacks latency watch; do
 		# bpftrace can say when its probes are attached; BEGIN runs before that.
@@ -30,7 +30,11 @@ trace_start()
 	done
 	for t in "${!TOOL[@]}"; do
 		until cat "$T/$t.tool" "$T/$t.said" | grep -q PROBES_ATTACHED; do
-			kill -0 "${TOOL[$t]}" || { cat "$T/$t.said"; return 1; }
+			if ! kill -0 "${TOOL[$t]}" 2>/dev/null || [[ $SECONDS -ge $end ]]; then
+				echo "error: gpc_$t does not trace:"
+				cat "$T/$t.tool" "$T/$t.said"
+				return 1
+			fi
 			sleep 0.2
 		done
 	done
