@@ -40,10 +40,21 @@ trace_start()
 	done
 }
 
-# trace_end: what they show at their end is there when it returns
+# trace_end: what they show at their end is there when it returns. Now and then bpftrace
+# 0.17 does not hear the first signal; one that came while it shows its maps would end
+# that, hence the time between.
 trace_end()
 {
-	kill -INT "${TOOL[@]}"
+	local i
+
+	for ((i = 0; i < 100; i++)); do
+		((i % 50)) || kill -INT "${TOOL[@]}" 2>/dev/null || :
+		ps -p "$(IFS=,; echo "${TOOL[*]}")" -o stat= | grep -qv "^Z" || break
+		sleep 0.2
+	done
+	for i in "${!TOOL[@]}"; do
+		[[ $(ps -p "${TOOL[$i]}" -o stat=) != [!Z]* ]] || { echo "error: gpc_$i does not end"; return 1; }
+	done
 	wait "${TOOL[@]}" || :
 }
 
