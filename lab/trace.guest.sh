@@ -40,9 +40,10 @@ trace_start()
 	done
 }
 
-# trace_end: what they show at their end is there when it returns. Now and then bpftrace
-# 0.17 does not hear the first signal; one that came while it shows its maps would end
-# that, hence the time between.
+# trace_end: what they show at their end is there when it returns. bpftrace 0.17 takes a
+# signal for the end only while it waits for events, and misses one that comes as it
+# handles some. It is told again, but not soon: what comes while it shows its maps would
+# cut them short.
 trace_end()
 {
 	local i
