@@ -34,6 +34,7 @@ check "gpc_stacks: invalidations come from madvise" "$(sum invalidations do_madv
 check "gpc_latency has each activation" "$(in_hist activate_ns) == $(sum activations)"
 check "gpc_latency has refreshes" "$(in_hist refresh_ns) >= 5"
 check "gpc_watch shows all $VMS VMs" "$SHOWN == $VMS"
+check "gpc_watch has no line without a VM" "$(awk '/^[0-9][0-9]:/ && $2 == 0' "$T/watch.tool" | wc -l) == 0"
 check "gpc_watch has each activation" "$(nearly "$(watched ACT)" "$(sum activations)")"
 check "gpc_watch has each invalidation" "$(nearly "$(watched INVAL)" "$(sum invalidations)")"
 if [[ $KP = 0 ]]; then
