@@ -205,21 +205,12 @@ static struct {
 
 static void *watcher_thread(void *unused)
 {
-	struct ucall uc;
-
 	for (;;) {
 		sem_wait(&watcher.start);
 		if (watcher.end)
 			return NULL;
 		vcpu_run(watcher.vcpu);
-		switch (get_ucall(watcher.vcpu, &uc)) {
-		case UCALL_SYNC:
-			break;
-		case UCALL_ABORT:
-			REPORT_GUEST_ASSERT(uc);
-		default:
-			TEST_FAIL("Unexpected ucall %lu", uc.cmd);
-		}
+		gpc_assert_synced(watcher.vcpu);
 		sem_post(&watcher.stopped);
 	}
 }

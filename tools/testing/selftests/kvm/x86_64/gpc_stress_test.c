@@ -116,7 +116,6 @@ static void run_round(int i)
 	struct kvm_vcpu *vcpu = vmm.vcpu[i];
 	bool odd = false;
 	uint64_t sum;
-	struct ucall uc;
 	int r;
 
 	for (;;) {
@@ -135,15 +134,8 @@ static void run_round(int i)
 			continue;
 		}
 
-		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
-		switch (get_ucall(vcpu, &uc)) {
-		case UCALL_SYNC:
-			return;
-		case UCALL_ABORT:
-			REPORT_GUEST_ASSERT(uc);
-		default:
-			TEST_FAIL("Unexpected ucall %lu", uc.cmd);
-		}
+		gpc_assert_synced(vcpu);
+		return;
 	}
 }
 

@@ -387,15 +387,12 @@ static inline void gpc_free(struct kvm_vcpu *vcpu)
 	gpc_restore();
 }
 
-static inline void gpc_run(struct kvm_vcpu *vcpu, struct gpc_step step)
+/* The guest has stopped because it is done with what it was told, and not by a failure. */
+static inline void gpc_assert_synced(struct kvm_vcpu *vcpu)
 {
 	struct ucall uc;
 
-	gpc_step = step;
-	sync_global_to_guest(vcpu->vm, gpc_step);
-	vcpu_run(vcpu);
 	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
-
 	switch (get_ucall(vcpu, &uc)) {
 	case UCALL_SYNC:
 		break;
@@ -404,6 +401,14 @@ static inline void gpc_run(struct kvm_vcpu *vcpu, struct gpc_step step)
 	default:
 		TEST_FAIL("Unexpected ucall %lu", uc.cmd);
 	}
+}
+
+static inline void gpc_run(struct kvm_vcpu *vcpu, struct gpc_step step)
+{
+	gpc_step = step;
+	sync_global_to_guest(vcpu->vm, gpc_step);
+	vcpu_run(vcpu);
+	gpc_assert_synced(vcpu);
 	sync_global_from_guest(vcpu->vm, gpc_step);
 }
 
