@@ -109,18 +109,24 @@ modules_for()
 	echo loop	# to swap to; brd would not do: it swaps without a swap cache
 }
 
+# uncompressed MODULE: on standard output, as insmod takes it
+uncompressed()
+{
+	case $1 in
+	*.xz) xz -dc "$1" ;;
+	*.zst) zstd -dqc "$1" ;;
+	*) cat "$1" ;;
+	esac
+}
+
 # stock_module RELEASE_DIR NAME OUT
 stock_module()
 {
 	local f
 
 	f=$(find "$1" -name "$2.ko*" | head -n 1)
-	case $f in
-	*.xz) xz -dc "$f" >"$3" ;;
-	*.zst) zstd -dqc "$f" >"$3" ;;
-	*.ko) cp "$f" "$3" ;;
-	*) die "the stock kernel $KREL has no module $2" ;;
-	esac
+	[[ -n $f ]] || die "the stock kernel $KREL has no module $2"
+	uncompressed "$f" >"$3"
 }
 
 # kcsan_scope DIR: the functions of the kernel built there between which a race is

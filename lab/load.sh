@@ -143,11 +143,7 @@ is_loaded()
 
 	m=${m%%.ko*}
 	t=$(mktemp)
-	case $1 in
-	*.xz) xz -dc "$1" >"$t" ;;
-	*.zst) zstd -dqc "$1" >"$t" ;;
-	*) cp "$1" "$t" ;;
-	esac
+	uncompressed "$1" >"$t"
 	objcopy -O binary --only-section=.note.gnu.build-id "$t"
 	! cmp -s "$t" "$SYS/module/${m//-/_}/notes/.note.gnu.build-id" || same=0
 	rm -f "$t"

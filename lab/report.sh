@@ -129,7 +129,6 @@ report_bench()
 
 report_write()
 {
-	base
 	report_head
 	report_matrix
 	report_upstream

@@ -34,7 +34,7 @@ keep()
 
 page()
 {
-	run lab "$BASE report_write"
+	run lab "$BASE base >/dev/null; report_write"
 	is "$status" 0
 }
 
