@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# KTAP for scripts that test: plan N, then `t TEXT command...` for each, then done_.
+# KTAP for scripts that test: plan N, then N times `t TEXT command...` or `check TEXT
+# EXPRESSION`, then done_.
 
 TAP_N=0 TAP_FAILED=0
 
@@ -31,6 +32,16 @@ t()
 	fi
 	[[ -z ${TAP_SAID-} ]] || { echo "== $text ($rc)"; cat "$said"; } >>"$TAP_SAID"
 	rm -f "$said"
+}
+
+# check TEXT EXPRESSION: passes if the expression, an arithmetic one, is true
+check()
+{
+	local not='' how=''
+
+	TAP_N=$((TAP_N + 1))
+	(($2)) || { not='not ' how=" # it is not: $2"; TAP_FAILED=$((TAP_FAILED + 1)); }
+	echo "${not}ok $TAP_N $1$how"
 }
 
 # done_: the status: all of the plan was done, and passed

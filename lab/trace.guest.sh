@@ -3,19 +3,10 @@
 # In lab/root.sh's guest: run the bpftrace tools, read what they said, check it.
 # T is a folder for what they say: T/stacks.tool, T/latency.tool, T/watch.tool.
 
+# shellcheck source=lab/tap.sh
+. "$LAB/tap.sh"
 TOOLS=${LAB%/lab}/tools/kvm/gpc
 declare -A TOOL
-CHECKS=0 FAILED=0
-
-# check TEXT EXPRESSION: an arithmetic one, which must be true
-check()
-{
-	local not='' how=''
-
-	CHECKS=$((CHECKS + 1))
-	(($2)) || { not='not ' how=" # it is not: $2"; FAILED=$((FAILED + 1)); }
-	echo "${not}ok $CHECKS $1$how"
-}
 
 # trace_start: all three tools; they count when it returns
 trace_start()

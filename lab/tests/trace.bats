@@ -97,6 +97,6 @@ trace()
 }
 
 @test "trace: a check that is not true is not ok, says why, and is counted" {
-	trace eval 'check "a is two" "1 + 1 == 2"; check "it is three" "1 + 1 == 3"; echo "$FAILED of $CHECKS"'
+	trace eval 'check "a is two" "1 + 1 == 2"; check "it is three" "1 + 1 == 3"; echo "$TAP_FAILED of $TAP_N"'
 	is "$output" $'ok 1 a is two\nnot ok 2 it is three # it is not: 1 + 1 == 3\n1 of 2'
 }
