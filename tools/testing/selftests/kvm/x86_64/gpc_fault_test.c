@@ -762,7 +762,6 @@ INVALIDATION_TEST(takes_the_page_away_or_does_not)
 #define AREA_SIZE	(NR_TABLES * TABLE_SIZE)
 
 #define NR_ROUNDS	50
-#define NR_TRIES	(10 * NR_ROUNDS)
 
 static struct gpc_area areas[NR_AREAS];
 
@@ -819,7 +818,9 @@ INVALIDATION_TEST(is_seen_without_a_record)
 	gpc_fault_arm_all();
 	start_areas();
 
-	for (tries = 0; tries < NR_TRIES && (rounds < NR_ROUNDS || !unrecorded); tries++) {
+	for (tries = 0; rounds < NR_ROUNDS || !unrecorded; tries++) {
+		if (!gpc_areas_try(areas, NR_AREAS, tries))
+			break;
 		gpc_areas_run();
 		if (nr_in_progress(nr_done, false) <= NR_RECORDS)
 			continue;

@@ -27,7 +27,6 @@
 #define INSIDE		(GPC_GPA + 2 * PAGE_SIZE)
 
 #define NR_ROUNDS	50
-#define NR_TRIES	(10 * NR_ROUNDS)
 
 FIXTURE(gpc_progress)
 {
@@ -113,7 +112,7 @@ PROGRESS_TEST(does_not_wait_for_invalidations_of_other_memory)
 	uint64_t hits;
 
 	hits = gpc_stat(vm, "gpc_invalidation_hits");
-	for (tries = 0; tries < NR_TRIES && rounds < NR_ROUNDS; tries++) {
+	for (tries = 0; rounds < NR_ROUNDS && gpc_areas_try(areas, NR_AREAS, tries); tries++) {
 		gpc_areas_run();
 		area = find_in_progress();
 		if (!area)
@@ -171,7 +170,7 @@ PROGRESS_TEST(sleeps_until_an_invalidation_of_its_page_has_ended)
 	int tries, rounds = 0;
 	uint64_t cpu = 0;
 
-	for (tries = 0; tries < NR_TRIES && rounds < NR_ROUNDS; tries++) {
+	for (tries = 0; rounds < NR_ROUNDS && gpc_areas_try(areas, 1, tries); tries++) {
 		gpc_areas_run();
 		if (!gpc_area_in_progress(&areas[0]))
 			continue;

@@ -75,6 +75,20 @@ static inline void gpc_areas_run(void)
 	TEST_ASSERT(!nanosleep(&ms, NULL), __KVM_SYSCALL_ERROR("nanosleep()", -1));
 }
 
+/* So many times, and so many invalidations of each area, are tried to meet some. */
+#define GPC_NR_TRIES	500
+
+/* Whether to try again.  On a slow machine one invalidation takes many tries. */
+static inline bool gpc_areas_try(struct gpc_area *areas, int nr, int tries)
+{
+	unsigned long done = 0;
+	int i;
+
+	for (i = 0; i < nr; i++)
+		done += READ_ONCE(areas[i].nr_done);
+	return tries < GPC_NR_TRIES || done < (unsigned long)nr * GPC_NR_TRIES;
+}
+
 /* Documentation/admin-guide/mm/pagemap.rst */
 static inline bool gpc_is_protected(void *page)
 {
