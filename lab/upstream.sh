@@ -18,7 +18,7 @@ upstream_list()
 		sed "/\.sh\$/d; s|^kvm:||; s|\$| $platforms|" "$BUILD/selftests.$arch/install/kselftest-list.txt"
 	done | awk -v own="$(upstream_own)" '
 		BEGIN { n = split(own, t, " "); for (i = 1; i <= n; i++) skip[t[i]] = 1 }
-		FILENAME != "-" { if (/^[a-z]/) { name = $1; sub(/^[^ \t]+[ \t]*/, ""); args[name] = $0 } else print; next }
+		FILENAME != "-" { if (/^[a-z]/) { name = $1; sub(/^[^ \t]+[ \t]*/, ""); args[name] = $0 } else if (/^!/) print; next }
 		$1 in skip { next }
 		!($1 in on) { order[++k] = $1; on[$1] = $2; next }
 		{ on[$1] = on[$1] "," $2 }
@@ -32,11 +32,18 @@ upstream_own()
 	(cd "$TOP/tools/testing/selftests/kvm" && find . -name '*.c' | sed 's|.*/||; s|\.c$||') | xargs
 }
 
-# upstream_table BASE OURS: the results side by side, and the closing line; fails if
-# something passes on the base and does not here
+# upstream_table BASE OURS LIST: the results side by side, and the closing line; fails if
+# something passes on the base and does not here, but for what LIST says may
 upstream_table()
 {
 	awk -F'\t' '
+		FILENAME == ARGV[3] {
+			if (/^[?]/) {
+				split(substr($0, 2), f, " ")
+				may[f[1], f[2]] = substr($0, length(f[1] f[2]) + 4)
+			}
+			next
+		}
 		FILENAME == ARGV[1] { base[$1, $2] = $3 }
 		FILENAME == ARGV[2] { ours[$1, $2] = $3; why[$1, $2] = $4 }
 		{
@@ -58,7 +65,9 @@ upstream_table()
 					printf "  %-9s", b == o ? b : b "/" o
 					both[j]++
 					if (b == "pass") passed[j]++
-					if (b == "pass" && o != "pass")
+					if (b == "pass" && o == "fail" && (be[j], test[i]) in may)
+						said[++l] = test[i] " on " be[j] ": fail here, but it " may[be[j], test[i]]
+					else if (b == "pass" && o != "pass")
 						worse[++k] = test[i] " on " be[j] ": " b " on the base, " o " here: " why[be[j], test[i]]
 					if (b != "pass" && o == "pass") better[j]++
 				}
@@ -67,10 +76,11 @@ upstream_table()
 			print ""
 			for (j = 1; j <= m; j++)
 				printf "%s: %d tests and cases, %d pass on the base, %d pass only here\n", be[j], both[j], passed[j], better[j]
+			for (i = 1; i <= l; i++) print said[i]
 			for (i = 1; i <= k; i++) print worse[i]
 			printf "%d worse than on the base\n", k
 			exit k > 0 || n == 0
-		}' "$1" "$2"
+		}' "$1" "$2" "$3"
 }
 
 verb_upstream()
@@ -98,7 +108,7 @@ verb_upstream()
 		all_platforms "$whose"
 		gather "$whose" >"$UPSTREAM/$whose/all"
 	done
-	upstream_table "$UPSTREAM/base/all" "$UPSTREAM/ours/all" >"$UPSTREAM/table.txt" || {
+	upstream_table "$UPSTREAM/base/all" "$UPSTREAM/ours/all" "$TOP/lab/upstream.list" >"$UPSTREAM/table.txt" || {
 		cat "$UPSTREAM/table.txt"
 		die "make test-upstream: see above; consoles and logs are in $UPSTREAM"
 	}
