@@ -41,7 +41,8 @@ report_head()
 		td.n { text-align: right; font-variant-numeric: tabular-nums }
 		.pass { background: #e3f4e1 } .fail { background: #f8d7d3; font-weight: bold } .skip { background: #fbf3d0 }
 		svg { max-width: 100%; height: auto } ul { padding-left: 1.2rem; overflow-wrap: anywhere }
-		pre { font-size: .8rem; overflow-x: auto }
+		.names td { white-space: normal } .names td:first-child { overflow-wrap: anywhere }
+		@media (max-width: 40rem) { .names { font-size: .8rem } .names td, .names th { padding: .2rem } }
 		</style></head><body>
 		<h1>kvm-gpc: report</h1>
 		<p>Written $(date +%F): series $(git -C "$TOP" describe --always --dirty) on Linux $BASE_VERSION;
@@ -99,12 +100,27 @@ html_escape_files()
 	done
 }
 
+# report_upstream: the closing lines, then the tests by back ends
 report_upstream()
 {
 	[[ -e $BUILD/upstream/table.txt ]] || return 0
-	echo "<h2>The base's own selftests</h2><p>On the unpatched base and here, $(date -r "$BUILD/upstream/table.txt" +%F).</p><pre>"
-	html_escape <"$BUILD/upstream/table.txt"
-	echo "</pre>"
+	echo "<h2>The base's own selftests</h2><p>On the unpatched base and here, $(date -r "$BUILD/upstream/table.txt" +%F).</p>"
+	html_escape <"$BUILD/upstream/table.txt" | awk -F'  +' '
+		/^$/ { below = 1; next }
+		below { said = said "<li>" $0 "\n"; next }
+		{
+			rows = rows "<tr>"
+			for (i = 1; i <= NF; i++) {
+				class = ""
+				if ($i ~ /^(fail|.*\/skip)$/) class = " class=skip"
+				if ($i ~ /pass$/ && i > 1) class = " class=pass"
+				if ($i ~ /\/(fail|none)$/) class = " class=fail"
+				if (i > 1) sub("/", "/<wbr>", $i)
+				if ($i != "") rows = rows (NR == 1 ? "<th>" : "<td" class ">") $i
+			}
+			rows = rows "\n"
+		}
+		END { printf "<ul>\n%s</ul>\n<div class=wide><table class=names>\n%s</table></div>\n", said, rows }'
 }
 
 # report_bench DIR TITLE: table and plots of a benchmark

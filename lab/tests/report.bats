@@ -68,6 +68,17 @@ page()
 	has_not '<?xml'
 }
 
+@test "report: the base's tests, what is worse and what is better" {
+	mkdir -p "$BUILD/upstream"
+	printf '%s\n' 'base/here  svm        vhe' 'a: case 1  pass/fail  -' 'b_test     skip/pass  fail' '' \
+		'1 worse than on the base' >"$BUILD/upstream/table.txt"
+	page
+	has '<th>base/here<th>svm<th>vhe'
+	has '<td>a: case 1<td class=fail>pass/<wbr>fail<td>-'
+	has '<td>b_test<td class=pass>skip/<wbr>pass<td class=skip>fail'
+	has '<li>1 worse than on the base'
+}
+
 @test "report: nothing to report" {
 	rm -r "$BUILD/matrix"
 	run lab "$BASE verb_report"
