@@ -127,7 +127,7 @@ report_upstream()
 report_bench()
 {
 	[[ -e $1/table.txt ]] || return 0
-	echo "<h2>$2</h2><p>Instructions; $(date -r "$1/table.txt" +%F).</p><div class=wide><table>"
+	echo "<h2>$2</h2><p>Instructions; $(date -r "$1/table.txt" +%F).</p><div class=wide><table class=names>"
 	html_escape <"$1/table.txt" | awk '
 		{ class = sub(/ +&lt;-$/, "") ? " class=fail" : "" }
 		# Below the table is what is wrong, in words.
