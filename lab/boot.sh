@@ -109,16 +109,6 @@ modules_for()
 	echo loop	# to swap to; brd would not do: it swaps without a swap cache
 }
 
-# uncompressed MODULE: on standard output, as insmod takes it
-uncompressed()
-{
-	case $1 in
-	*.xz) xz -dc "$1" ;;
-	*.zst) zstd -dqc "$1" ;;
-	*) cat "$1" ;;
-	esac
-}
-
 # stock_module RELEASE_DIR NAME OUT
 stock_module()
 {

@@ -136,6 +136,17 @@ loaded()
 	[[ -e $SYS/module/$1 ]]
 }
 
+# uncompressed MODULE: on standard output, as insmod takes it (boot.sh has it from here:
+# what tests this file in a guest has no other part of the lab)
+uncompressed()
+{
+	case $1 in
+	*.xz) xz -dc "$1" ;;
+	*.zst) zstd -dqc "$1" ;;
+	*) cat "$1" ;;
+	esac
+}
+
 # is_loaded FILE: is the module that is loaded by that name this very file?
 is_loaded()
 {
