@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The guest-page cache: KVM's way to guest memory that it reads or writes on
- * its own behalf.  A cache keeps the translation from a guest physical (or a
- * user) address to a kernel address, for as long as neither memslots, memory
- * attributes nor the VMM's page tables change it.
+ * The guest-page cache: how KVM reads and writes guest memory on its own behalf.
+ * A cache keeps the translation from a guest physical (or a user) address to a
+ * kernel address, until memslots, memory attributes or the VMM's page tables
+ * change it.
  *
  *	CLASS(kvm_gpc, use)(&vcpu->arch.record_cache, sizeof(*rec));
  *
@@ -22,7 +22,6 @@
 #include <linux/compiler.h>
 #include <linux/err.h>
 #include <linux/kvm_types.h>
-#include <linux/list.h>
 #include <linux/lockdep_types.h>
 #include <linux/mutex.h>
 #include <linux/rbtree_types.h>
@@ -31,10 +30,10 @@
 struct kvm;
 struct mmu_notifier_range;
 
-/* A structure may cross the end of a page, but none is larger than one. */
+/* A structure may cross the end of a page, but none is larger than a page. */
 #define KVM_GPC_MAX_PAGES	2
 
-/* How a mapping's pages got their kernel address. */
+/* How page frames got their kernel address. */
 enum kvm_gpc_map_type {
 	KVM_GPC_MAP_NONE,
 	KVM_GPC_MAP_DIRECT,
@@ -45,9 +44,9 @@ enum kvm_gpc_map_type {
 /**
  * struct kvm_gpc_map - page frames at one contiguous kernel address
  * @pfns: page frames, in the order of their addresses; not for the direct map
- * @nr_pages: how many; not for the direct map
+ * @nr_pages: number of page frames; not for the direct map
  * @type: how they are mapped
- * @base: kernel address of the first one
+ * @base: kernel address of the first page frame
  */
 struct kvm_gpc_map {
 	kvm_pfn_t pfns[KVM_GPC_MAX_PAGES];
@@ -62,7 +61,7 @@ struct kvm_gpc_map {
  * @uhva: user virtual address
  * @subtree_last: for the tree
  * @gpc: the cache
- * @memslot: that the page lies in, %NULL when the cache is bound to a user address
+ * @memslot: memslot of the page, %NULL when the cache is bound to a user address
  */
 struct kvm_gpc_page {
 	struct rb_node rb;
@@ -73,36 +72,53 @@ struct kvm_gpc_page {
 };
 
 /**
+ * struct kvm_gpc_lock - reader-writer spinlock, see virt/kvm/gpc_lock.h
+ * @count: readers; plus a large negative number while the lock is held for write
+ * @dep_map: for lockdep
+ */
+struct kvm_gpc_lock {
+	atomic_t count;
+	struct lockdep_map dep_map;
+};
+
+/**
+ * enum kvm_gpc_state - what a cache can be used for
+ * @KVM_GPC_INACTIVE: bound to no address
+ * @KVM_GPC_CLOSED: bound; the pages have to be looked up
+ * @KVM_GPC_LOOKUP: a refresh looks the pages up
+ * @KVM_GPC_OPEN: mapped; the only state in which the lock is not held for write
+ */
+enum kvm_gpc_state {
+	KVM_GPC_INACTIVE,
+	KVM_GPC_CLOSED,
+	KVM_GPC_LOOKUP,
+	KVM_GPC_OPEN,
+};
+
+/**
  * struct gfn_to_pfn_cache - a cached piece of guest memory
  * @kvm: the VM; set by kvm_gpc_init()
- * @users: uses in progress; negative while the cache is closed
- * @active: between activation and deactivation
- * @missed: what a lookup finds is not to be published: it has been overtaken by an
- *	    invalidation or a deactivation
+ * @lock: held for read by each use
+ * @state: see &enum kvm_gpc_state
+ * @nr_pages: user pages in @pages and in the tree; 0 until @gpa has been translated
+ * @dirty_track: a memslot of @pages tracks what is written
  * @gpa: guest physical address, %INVALID_GPA when bound to a user address
  * @uhva: user virtual address of the first byte, %KVM_HVA_ERR_BAD when unknown
  * @len: bytes from there that a use may touch, fixed by the activation
  * @generation: of the memslots that gave @pages; for a @gpa only
  * @khva: kernel address of the first byte
- * @refreshing: @map is the refresh's that is under way, to reuse or undo
- * @map: what @khva points into
- * @pages: the user pages of @uhva and of the last byte
- * @nr_pages: 1, or 2 when these are two
- * @dirty_track: a memslot of @pages tracks what is written
- * @refresh_lock: one activation or refresh at a time
- * @dep_map: a use for lockdep: a read lock, that closing takes for write
+ * @map: the mapping that @khva points into, unless a refresh works on it
+ * @pages: the user pages of the first and of the last byte
+ * @refresh_lock: one refresh at a time
  *
- * All of it (but the number of uses) changes under &kvm.mn_invalidate_lock, and what a
- * use reads (@gpa to @dirty_track) only while the cache is closed.  @gpa to @generation
- * and @pages to @dirty_track change with @refresh_lock held as well, so that either lock
- * suffices to read them.  (A page's links in the tree are the tree's.)
+ * Everything but @refresh_lock and the readers of @lock changes under
+ * &kvm.mn_invalidate_lock.  What a use reads (@dirty_track to @khva, and the memslots)
+ * changes only while @lock is held for write as well.
  */
 struct gfn_to_pfn_cache {
 	struct kvm *kvm;
-	atomic_t users;
-	bool active;
-	bool missed;
-	bool refreshing;
+	struct kvm_gpc_lock lock;
+	enum kvm_gpc_state state;
 	u8 nr_pages;
 	bool dirty_track;
 	gpa_t gpa;
@@ -112,51 +128,32 @@ struct gfn_to_pfn_cache {
 	void *khva;
 	struct kvm_gpc_map map;
 	struct kvm_gpc_page pages[KVM_GPC_MAX_PAGES];
-	struct mutex refresh_lock;	/* held while looking up and mapping */
-	struct lockdep_map dep_map;
-};
-
-/**
- * struct kvm_gpc_gfn_invalidation - what is behind some gfns is being changed
- * @link: in &kvm_gpcs.gfn_invalidations
- * @start: first gfn
- * @end: first gfn behind
- * @nr: how many changes are in progress; @start and @end span all of them
- * @waiter: somebody waits for the end
- *
- * Under &kvm.mn_invalidate_lock; zeroed by the owner.
- */
-struct kvm_gpc_gfn_invalidation {
-	struct list_head link;
-	gfn_t start;
-	gfn_t end;
-	unsigned int nr;
-	bool waiter;
+	struct mutex refresh_lock;
 };
 
 /**
  * struct kvm_gpc_invalidation - an invalidation in progress, by user address
- * @range: that start was called with and end will be, alive in between
- * @waiter: somebody waits for the end
+ * @range: given to the notifier's start and to its end, alive in between
+ * @waiter: a refresh waits for the end
  */
 struct kvm_gpc_invalidation {
 	const struct mmu_notifier_range *range;
 	bool waiter;
 };
 
-/* Invalidations at a time for which a record is there without an allocation. */
+/* Concurrent invalidations that need no allocation. */
 #define KVM_GPC_NR_INVALIDATIONS	4
 
 /**
  * struct kvm_gpcs - what a VM keeps for its caches
- * @tree: interval tree of the user pages of active caches
+ * @tree: interval tree of the user pages of bound caches
  * @invalidations: records of the invalidations in progress, by user address
- * @nr_recorded: how many
- * @max_recorded: how many there is room for
- * @first_invalidations: where they are as long as it suffices
- * @gfn_invalidations: the same by gfn, owned by whoever makes the change
+ * @nr_recorded: number of records
+ * @max_recorded: number of records there is room for
+ * @first_invalidations: room for the first records
+ * @gfn_start: first gfn whose memory attributes are being changed
+ * @gfn_end: first gfn behind; @gfn_start when there is no change in progress
  * @nr_active: active caches
- * @drain_waiter: somebody waits for the invalidations without a record
  * @closed: the MMU notifier goes or has gone, no lookup may begin; never cleared
  * @wait: refreshes that wait for an invalidation to end
  *
@@ -168,9 +165,9 @@ struct kvm_gpcs {
 	unsigned long nr_recorded;
 	unsigned long max_recorded;
 	struct kvm_gpc_invalidation first_invalidations[KVM_GPC_NR_INVALIDATIONS];
-	struct list_head gfn_invalidations;
+	gfn_t gfn_start;
+	gfn_t gfn_end;
 	unsigned long nr_active;
-	bool drain_waiter;
 	bool closed;
 	wait_queue_head_t wait;
 };
@@ -182,6 +179,7 @@ int kvm_gpc_activate_hva(struct gfn_to_pfn_cache *gpc, unsigned long uhva,
 			 unsigned long len);
 void kvm_gpc_deactivate(struct gfn_to_pfn_cache *gpc);
 
+int kvm_gpc_refresh(struct gfn_to_pfn_cache *gpc);
 void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len);
 void *kvm_gpc_trylock(struct gfn_to_pfn_cache *gpc, unsigned long len);
 void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc, unsigned long len);
@@ -208,14 +206,19 @@ DEFINE_CLASS(kvm_gpc_try, struct kvm_gpc_use, kvm_gpc_use_end(&_T),
 	     ((struct kvm_gpc_use){ gpc, len, kvm_gpc_trylock(gpc, len) }),
 	     struct gfn_to_pfn_cache *gpc, unsigned long len)
 
+static inline bool kvm_gpc_is_active(struct gfn_to_pfn_cache *gpc)
+{
+	return READ_ONCE(gpc->state) != KVM_GPC_INACTIVE;
+}
+
 static inline bool kvm_gpc_is_gpa_active(struct gfn_to_pfn_cache *gpc)
 {
-	return READ_ONCE(gpc->active) && gpc->gpa != INVALID_GPA;
+	return kvm_gpc_is_active(gpc) && gpc->gpa != INVALID_GPA;
 }
 
 static inline bool kvm_gpc_is_hva_active(struct gfn_to_pfn_cache *gpc)
 {
-	return READ_ONCE(gpc->active) && gpc->gpa == INVALID_GPA;
+	return kvm_gpc_is_active(gpc) && gpc->gpa == INVALID_GPA;
 }
 
 #endif /* __LINUX_KVM_GPC_H */

@@ -97,8 +97,12 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 
 	/* When it cannot be had the guest may still take the vCPU for preempted. */
 	st = kvm_gpc_lock(gpc, sizeof(*st));
-	if (IS_ERR(st))
+	if (IS_ERR(st)) {
+		/* A signal ends KVM_RUN: write the record when the vCPU runs again. */
+		if (PTR_ERR(st) == -EINTR)
+			kvm_make_request(KVM_REQ_STEAL_UPDATE, vcpu);
 		return pv_tlb_flush && vcpu->arch.st.preempted;
+	}
 
 	if (pv_tlb_flush)
 		preempted = xchg(&st->preempted, 0);

@@ -91,7 +91,7 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 	size_t size = times_offset + RUNSTATE_TIMES_SIZE;
 	void *record;
 
-	if (!gpc->active)
+	if (!kvm_gpc_is_active(gpc))
 		return;
 
 	if (may_sleep) {
@@ -102,8 +102,12 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 	} else {
 		record = kvm_gpc_trylock(gpc, size);
 	}
-	if (IS_ERR(record))
+	if (IS_ERR(record)) {
+		/* A signal ends KVM_RUN: write the record when the vCPU runs again. */
+		if (PTR_ERR(record) == -EINTR)
+			kvm_make_request(KVM_REQ_STEAL_UPDATE, vcpu);
 		return;
+	}
 
 	runstate_write(vcpu, record, times_offset);
 	kvm_gpc_unlock(gpc, size);
@@ -186,7 +190,8 @@ static int runstate_set_addr(struct kvm_vcpu *vcpu, gpa_t gpa)
 
 	if (gpa != KVM_XEN_INVALID_GPA)
 		r = kvm_gpc_activate_span(gpc, gpa,
-					  runstate_len(gpa, runstate_times_offset(vcpu)));
+					  runstate_len(gpa, runstate_times_offset(vcpu))) ?:
+		    kvm_gpc_refresh(gpc);
 
 	if (gpa == KVM_XEN_INVALID_GPA || r)
 		kvm_gpc_deactivate(gpc);
@@ -311,7 +316,7 @@ int kvm_xen_runstate_get_attr(struct kvm_vcpu *vcpu, struct kvm_xen_vcpu_attr *d
 
 	switch (data->type) {
 	case KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR:
-		if (!vx->runstate_cache.active)
+		if (!kvm_gpc_is_active(&vx->runstate_cache))
 			return -ENOENT;
 		data->u.gpa = vx->runstate_cache.gpa;
 		return 0;

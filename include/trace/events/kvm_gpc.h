@@ -15,28 +15,24 @@
  * @gpa: guest physical address, all ones when bound to @uhva
  * @uhva: user virtual address, beyond user space when the gpa has none
  * @len: bytes from there
- * @ret: what the lookup of the pages gave, 0 or a negative errno
  */
 TRACE_EVENT(kvm_gpc_activate,
 	    TP_PROTO(const void *gpc, gpa_t gpa, unsigned long uhva,
-		     unsigned long len, int ret),
-	    TP_ARGS(gpc, gpa, uhva, len, ret),
+		     unsigned long len),
+	    TP_ARGS(gpc, gpa, uhva, len),
 
 	    TP_STRUCT__entry(__field(const void *, gpc)
 			     __field(u64, gpa)
 			     __field(unsigned long, uhva)
-			     __field(unsigned long, len)
-			     __field(int, ret)),
+			     __field(unsigned long, len)),
 
 	    TP_fast_assign(__entry->gpc = gpc;
 			   __entry->gpa = gpa;
 			   __entry->uhva = uhva;
-			   __entry->len = len;
-			   __entry->ret = ret;),
+			   __entry->len = len;),
 
-	    TP_printk("gpc %p gpa 0x%llx uhva 0x%lx len %lu ret %d",
-		      __entry->gpc, __entry->gpa, __entry->uhva, __entry->len,
-		      __entry->ret)
+	    TP_printk("gpc %p gpa 0x%llx uhva 0x%lx len %lu",
+		      __entry->gpc, __entry->gpa, __entry->uhva, __entry->len)
 );
 
 /**
