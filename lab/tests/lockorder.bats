@@ -84,8 +84,8 @@ compare()
 }
 
 @test "lockorder: names as lockdep decorates them" {
-	rst 'vcpu->mutex --> kvm->mmu_lock --> kvm_gpc_use' >locks.rst
-	chains x86_64 '&vcpu->mutex/1 &(kvm)->mmu_lock#2 kvm_gpc_use' '&(kvm)->mmu_lock#2/1 &vcpu->mutex'
+	rst 'vcpu->mutex --> kvm->mmu_lock --> gpc->lock' >locks.rst
+	chains x86_64 '&vcpu->mutex/1 &(kvm)->mmu_lock#2 gpc->lock' '&(kvm)->mmu_lock#2/1 &vcpu->mutex'
 	compare x86_64
 	bad 'vcpu->mutex is stated to be taken outside kvm->mmu_lock'
 }

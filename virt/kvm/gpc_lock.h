@@ -37,7 +37,7 @@ static inline void gpc_lock_init(struct kvm_gpc_lock *lock)
 	static struct lock_class_key key;
 
 	atomic_set(&lock->count, GPC_WRITER);
-	lockdep_init_map_wait(&lock->dep_map, "kvm_gpc_lock", &key, 0, LD_WAIT_SPIN);
+	lockdep_init_map_wait(&lock->dep_map, "&gpc->lock", &key, 0, LD_WAIT_SPIN);
 }
 
 static inline bool gpc_read_trylock(struct kvm_gpc_lock *lock)

@@ -20,6 +20,17 @@ static bool kvm_arch_pfn_is_ram(kvm_pfn_t pfn)
 }
 #endif
 
+/*
+ * May the kernel map it write-back?  Where a cacheable alias of device memory would do
+ * harm, and memremap() does not look, the architecture says.
+ */
+#ifndef kvm_arch_pfn_is_cacheable
+static bool kvm_arch_pfn_is_cacheable(kvm_pfn_t pfn)
+{
+	return true;
+}
+#endif
+
 /* RAM that the kernel manages: its pages have references, and most an address. */
 static void *gpc_map_managed(struct kvm_gpc_map *map, struct page **pages, bool contiguous)
 {
@@ -44,8 +55,14 @@ static void *gpc_map_range(struct kvm_gpc_map *map)
 {
 	phys_addr_t start = pfn_to_hpa(map->pfns[0]);
 	size_t size = (size_t)map->nr_pages * PAGE_SIZE;
+	unsigned int i;
 
-	/* It would warn of a range that is RAM only in part. */
+	for (i = 0; i < map->nr_pages; i++) {
+		if (!kvm_arch_pfn_is_cacheable(map->pfns[i]))
+			return NULL;
+	}
+
+	/* memremap() would warn of a range that is RAM only in part. */
 	if (region_intersects(start, size, IORESOURCE_SYSTEM_RAM,
 			      IORES_DESC_NONE) == REGION_MIXED)
 		return NULL;

@@ -206,16 +206,18 @@ static int gpc_begin_wait(struct gfn_to_pfn_cache *gpc, unsigned long len,
 			  struct gpc_lookup *lookup, u64 *waited)
 {
 	struct kvm *kvm = gpc->kvm;
+	int ret, interrupted;
 	u64 since;
-	int ret;
 
 	ret = gpc_begin(gpc, len, lookup);
 	if (ret != -EAGAIN)
 		return ret;
 
 	since = ktime_get_ns();
-	if (wait_event_state(kvm->gpcs.wait, (ret = gpc_begin(gpc, len, lookup)) != -EAGAIN,
-			     lookup->task_state))
+	interrupted = wait_event_state(kvm->gpcs.wait,
+				       (ret = gpc_begin(gpc, len, lookup)) != -EAGAIN,
+				       lookup->task_state);
+	if (interrupted)
 		ret = -EINTR;
 	since = ktime_get_ns() - since;
 	*waited += since;
@@ -430,27 +432,6 @@ static __always_inline bool gpc_use_begin(struct gfn_to_pfn_cache *gpc, unsigned
 	return false;
 }
 
-/**
- * kvm_gpc_lock - begin to use cached guest memory
- * @gpc: cache
- * @len: bytes from the cache's address that will be used; at most the length
- *	 given at activation
- *
- * Refreshes the cache if needed.  A refresh sleeps until invalidations in progress of
- * the cache's pages have ended.  The pages stay where they are until kvm_gpc_unlock().
- * An invalidation of them spins that long, so be short.
- *
- * Context: may sleep; &kvm.srcu held; takes &gfn_to_pfn_cache.refresh_lock.  On
- * success preemption is disabled until kvm_gpc_unlock(), on PREEMPT_RT too: only raw
- * spinlocks may be taken in between.
- *
- * Return: the kernel address, or an ERR_PTR() with nothing held:
- * * -EINVAL: the cache is not active, or @len is more than was said at activation
- * * -EFAULT: a page has no memslot, is private, or there is none that can be written
- * * -EINTR: killed; within KVM_RUN any signal.  KVM_RUN is about to return; the caller
- *   tries again when the vCPU runs again
- * * -EIO: the VM is being destroyed
- */
 void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
 	int ret;
@@ -465,17 +446,6 @@ void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 	return gpc->khva;
 }
 
-/**
- * kvm_gpc_trylock - begin to use cached guest memory where sleeping is not allowed
- * @gpc: cache
- * @len: bytes from the cache's address that will be used
- *
- * Context: any, hard IRQ and the scheduler included; &kvm.srcu held.  On success
- * preemption is disabled until kvm_gpc_unlock().
- *
- * Return: the kernel address, or ERR_PTR(-EAGAIN) with nothing held if the cache is not
- * active, is being changed or has to be refreshed, or if @len is too much.
- */
 void *kvm_gpc_trylock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
 	return gpc_use_begin(gpc, len) ? gpc->khva : ERR_PTR(-EAGAIN);
@@ -490,15 +460,6 @@ static noinline void gpc_mark_dirty(struct gfn_to_pfn_cache *gpc, unsigned long 
 		mark_page_dirty_in_slot(gpc->kvm, gpc->pages[i].memslot, gpa_to_gfn(gpc->gpa) + i);
 }
 
-/**
- * kvm_gpc_unlock - end the use of memory that was, or may have been, written
- * @gpc: cache that kvm_gpc_lock() or kvm_gpc_trylock() locked
- * @len: bytes from the cache's address that may have been written
- *
- * Marks the pages of these bytes dirty, each in its memslot.
- *
- * Context: that of the lock, with a vCPU loaded: a dirty ring belongs to a vCPU.
- */
 void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
 	lockdep_assert(kvm_get_running_vcpu());
@@ -508,30 +469,11 @@ void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 	gpc_read_unlock(&gpc->lock);
 }
 
-/**
- * kvm_gpc_unlock_clean - end a use that makes no page dirty
- * @gpc: cache that kvm_gpc_lock() or kvm_gpc_trylock() locked
- *
- * For memory that was only read, or that its ABI does not track.
- *
- * Context: that of the lock.
- */
 void kvm_gpc_unlock_clean(struct gfn_to_pfn_cache *gpc)
 {
 	gpc_read_unlock(&gpc->lock);
 }
 
-/**
- * kvm_gpc_refresh - look the pages of a cache up now
- * @gpc: cache
- *
- * For an ioctl whose ABI reports a bad address.  Otherwise the first kvm_gpc_lock() does
- * it.
- *
- * Context: as kvm_gpc_lock().
- *
- * Return: 0, or an error as of kvm_gpc_lock(); the cache stays active.
- */
 int kvm_gpc_refresh(struct gfn_to_pfn_cache *gpc)
 {
 	return gpc_refresh(gpc, 0);
@@ -539,11 +481,6 @@ int kvm_gpc_refresh(struct gfn_to_pfn_cache *gpc)
 
 /* --- Life ---------------------------------------------------------------------- */
 
-/**
- * kvm_gpc_init - prepare a cache
- * @gpc: zeroed memory
- * @kvm: VM that it belongs to
- */
 void kvm_gpc_init(struct gfn_to_pfn_cache *gpc, struct kvm *kvm)
 {
 	unsigned int i;
@@ -577,19 +514,6 @@ static int gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long u
 	return 0;
 }
 
-/**
- * kvm_gpc_activate - bind a cache to a guest physical address
- * @gpc: cache, active or not
- * @gpa: guest physical address
- * @len: bytes from there that uses will touch; must not cross the page's end
- *
- * Does not look at the address: each use does, until there is a page.  An ioctl that
- * stores an address does not wait for its page, which the VMM may have to bring.
- *
- * Context: process; takes &kvm.mn_invalidate_lock.
- *
- * Return: 0, or -EINVAL because of @gpa or @len; the cache is then as it was before.
- */
 int kvm_gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)
 {
 	if (gpa == INVALID_GPA || gpc_nr_pages(gpa, len) != 1)
@@ -598,19 +522,6 @@ int kvm_gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)
 	return gpc_activate(gpc, gpa, KVM_HVA_ERR_BAD, len);
 }
 
-/**
- * kvm_gpc_activate_span - bind a cache to memory that may cross the end of a page
- * @gpc: cache, active or not
- * @gpa: guest physical address
- * @len: bytes from there that uses will touch, at most PAGE_SIZE
- *
- * As kvm_gpc_activate(), for an ABI that lets a guest put its structure anywhere.  The
- * pages may lie in two memslots; uses need both.
- *
- * Context: process; takes &kvm.mn_invalidate_lock.
- *
- * Return: as kvm_gpc_activate().
- */
 int kvm_gpc_activate_span(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)
 {
 	if (gpa == INVALID_GPA || !len || len > PAGE_SIZE)
@@ -619,18 +530,6 @@ int kvm_gpc_activate_span(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long
 	return gpc_activate(gpc, gpa, KVM_HVA_ERR_BAD, len);
 }
 
-/**
- * kvm_gpc_activate_hva - bind a cache to a user virtual address
- * @gpc: cache, active or not
- * @uhva: address in the VMM
- * @len: bytes from there that uses will touch; must not cross the page's end
- *
- * As kvm_gpc_activate(), but whatever memslots are there.
- *
- * Context: process; takes &kvm.mn_invalidate_lock.
- *
- * Return: as kvm_gpc_activate().
- */
 int kvm_gpc_activate_hva(struct gfn_to_pfn_cache *gpc, unsigned long uhva,
 			 unsigned long len)
 {
@@ -640,16 +539,6 @@ int kvm_gpc_activate_hva(struct gfn_to_pfn_cache *gpc, unsigned long uhva,
 	return gpc_activate(gpc, INVALID_GPA, uhva, len);
 }
 
-/**
- * kvm_gpc_deactivate - unbind a cache
- * @gpc: cache, active or not
- *
- * Spins until uses have ended.  Does not wait for a refresh, which then fails with
- * -EINVAL.  Before the memory of the cache is freed, its owner ensures that no refresh is
- * under way and none begins.
- *
- * Context: may sleep; takes &kvm.mn_invalidate_lock.
- */
 void kvm_gpc_deactivate(struct gfn_to_pfn_cache *gpc)
 {
 	struct kvm *kvm = gpc->kvm;
