@@ -152,7 +152,7 @@ struct kvm_gpc_invalidation {
  * @max_recorded: number of records there is room for
  * @first_invalidations: room for the first records
  * @gfn_start: first gfn whose memory attributes are being changed
- * @gfn_end: first gfn behind; @gfn_start when there is no change in progress
+ * @gfn_end: first gfn behind; 0 when no change is in progress
  * @nr_active: active caches
  * @closed: the MMU notifier goes or has gone, no lookup may begin; never cleared
  * @wait: refreshes that wait for an invalidation to end

@@ -262,7 +262,7 @@ void kvm_gpc_invalidate_gfns_start(struct kvm *kvm, gfn_t start, gfn_t end)
 void kvm_gpc_invalidate_gfns_end(struct kvm *kvm)
 {
 	spin_lock(&kvm->mn_invalidate_lock);
-	kvm->gpcs.gfn_end = kvm->gpcs.gfn_start;
+	kvm->gpcs.gfn_end = 0;
 	spin_unlock(&kvm->mn_invalidate_lock);
 
 	wake_up_all(&kvm->gpcs.wait);
