@@ -103,6 +103,16 @@ disbelieved()
 	worse "miss: 5001 is more than half of 10000 on the base"
 }
 
+@test "bench: a bar may allow nothing above the base" {
+	sed -i 's/^miss base/miss never/' "$TMP/list"
+	figures ours 10000 80 200
+	table
+	good
+	figures ours 10001 80 200
+	table
+	worse "miss: 10001 is worse than 10000 on the base"
+}
+
 @test "bench: worse than recorded fails, though better than the base" {
 	figures recorded 5000 80 200
 	table

@@ -19,7 +19,16 @@
  *		shared info, and on each vCPU kvmclock, vCPU info, time info and
  *		a runstate area across the end of a page
  *
- * Another VM has one vCPU.
+ * Other VMs have one vCPU.  Whole round trips, from userspace into the guest and back:
+ *
+ * run_plain	KVM_RUN with no record registered
+ * run_clock	the same with kvmclock
+ * run_steal	the same with kvmclock and steal time
+ * run_xen	the same in a Xen VM, with no record registered
+ * run_runstate	the same in a Xen VM, with a runstate area
+ * run_across	the same in a Xen VM, with a runstate area across the end of a page
+ *
+ * And what the parts cost:
  *
  * use_clock	KVM_RUN that has to rewrite the guest's clock, less the same with
  *		no clock registered: check, lock, write, unlock
@@ -196,18 +205,24 @@ static void set_cache(struct kvm_vcpu *vcpu, enum kind kind, uint64_t gpa)
 		set_xen_area(vcpu, types[kind], gpa);
 }
 
-static void set_shared_info(struct kvm_vm *vm, uint64_t gpa)
+static void set_long_mode(struct kvm_vm *vm)
 {
 	struct kvm_xen_hvm_attr mode = {
 		.type = KVM_XEN_ATTR_TYPE_LONG_MODE,
 		.u.long_mode = 1,
 	};
+
+	vm_ioctl(vm, KVM_XEN_HVM_SET_ATTR, &mode);
+}
+
+static void set_shared_info(struct kvm_vm *vm, uint64_t gpa)
+{
 	struct kvm_xen_hvm_attr info = {
 		.type = KVM_XEN_ATTR_TYPE_SHARED_INFO,
 		.u.shared_info.gfn = gpa / PAGE_SIZE,
 	};
 
-	vm_ioctl(vm, KVM_XEN_HVM_SET_ATTR, &mode);
+	set_long_mode(vm);
 	vm_ioctl(vm, KVM_XEN_HVM_SET_ATTR, &info);
 }
 
@@ -347,6 +362,64 @@ static void guest(void)
 {
 	for (;;)
 		asm volatile("outb %%al, $0x80" : : "a"(0));
+}
+
+static struct kvm_vcpu *start_guest(void)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm = vm_create_with_one_vcpu(&vcpu, guest);
+
+	pages = mmap_small(6 * PAGE_SIZE);
+	vm_set_user_memory_region(vm, SLOT, 0, GPA, 6 * PAGE_SIZE, pages);
+	vcpu_run(vcpu);
+	return vcpu;
+}
+
+static void end_guest(struct kvm_vcpu *vcpu)
+{
+	kvm_vm_free(vcpu->vm);
+	munmap(pages, 6 * PAGE_SIZE);
+}
+
+static void bench_run(void)
+{
+	struct kvm_vcpu *vcpu = start_guest();
+	struct kvm_steal_time *steal_time = page_at(1);
+	struct pvclock_vcpu_time_info *clock = page_at(0);
+
+	gpc_figure(MEDIAN(, vcpu_run(vcpu)), "run_plain");
+	set_clock(vcpu, gpa_of(0));
+	gpc_figure(MEDIAN(, vcpu_run(vcpu)), "run_clock");
+	TEST_ASSERT(clock->version >= 2, "The clock was not written");
+	set_msr(vcpu, MSR_KVM_STEAL_TIME, gpa_of(1));
+	gpc_figure(MEDIAN(, vcpu_run(vcpu)), "run_steal");
+	TEST_ASSERT(steal_time->version >= 2 * ROUNDS, "Steal time was not written each time");
+	end_guest(vcpu);
+}
+
+/* KVM knows a Xen VM by its hypercall page, whose MSR the VMM names. */
+#define XEN_MSR		0x40000200
+
+static void bench_run_xen(void)
+{
+	struct kvm_xen_hvm_config config = {
+		.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL,
+		.msr = XEN_MSR,
+	};
+	struct kvm_vcpu *vcpu = start_guest();
+	uint64_t *entry_time = page_at(2) + sizeof(uint64_t);
+	uint64_t *entry_time_across = page_at(3) - 2 * sizeof(uint64_t);
+
+	vm_ioctl(vcpu->vm, KVM_XEN_HVM_CONFIG, &config);
+	set_long_mode(vcpu->vm);
+	gpc_figure(MEDIAN(, vcpu_run(vcpu)), "run_xen");
+	set_cache(vcpu, RUNSTATE, gpa_of(2));
+	gpc_figure(MEDIAN(*entry_time = 0, vcpu_run(vcpu)), "run_runstate");
+	TEST_ASSERT(*entry_time, "The runstate was not written");
+	set_cache(vcpu, RUNSTATE, gpa_of(3) - 3 * sizeof(uint64_t));
+	gpc_figure(MEDIAN(*entry_time_across = 0, vcpu_run(vcpu)), "run_across");
+	TEST_ASSERT(*entry_time_across, "The runstate was not written");
+	end_guest(vcpu);
 }
 
 static void new_time(struct kvm_vm *vm)
@@ -593,8 +666,6 @@ int main(int argc, char *argv[])
 {
 	const char *unit;
 	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm;
-	int i;
 
 	TEST_REQUIRE(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_RUNSTATE);
 	TEST_REQUIRE(kvm_check_cap(KVM_CAP_MAX_VCPUS) >= NR_VCPUS);
@@ -604,18 +675,17 @@ int main(int argc, char *argv[])
 
 	unit = is_tick_an_instruction() ? "instructions" : "ticks";
 	bench_invalidation();
+	bench_run();
+	bench_run_xen();
 
-	vm = vm_create_with_one_vcpu(&vcpu, guest);
-	pages = mmap_small(6 * PAGE_SIZE);
-	vm_set_user_memory_region(vm, SLOT, 0, GPA, 6 * PAGE_SIZE, pages);
-	vcpu_run(vcpu);
+	vcpu = start_guest();
 	bench_clock(vcpu);
 	bench_steal_time(vcpu);
-	bench_preempted(vm);
+	bench_preempted(vcpu->vm);
 	bench_event(vcpu);
 	bench_runstate(vcpu);
 	bench_refresh(vcpu);
-	kvm_vm_free(vm);
+	end_guest(vcpu);
 
 	gpc_tell_figures(unit);
 	ksft_test_result_pass("gpc_bench\n");
