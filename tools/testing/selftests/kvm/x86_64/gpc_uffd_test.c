@@ -128,26 +128,70 @@ UFFD_TEST(waits_for_a_missing_page)
 	assert_follows(vcpu, page);
 }
 
-/* As when the VMM restores the MSR, before the vCPU runs for the first time. */
-static int set_msr(void *vcpu)
+/*
+ * The VMM restores an MSR before the vCPU runs, and may itself have to supply the page:
+ * the ioctl returns, and the first run waits.
+ */
+struct msr {
+	struct kvm_vcpu *vcpu;
+	uint32_t index;
+	uint64_t data;
+};
+
+static int set_msr(void *arg)
 {
-	vcpu_set_msr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPC_CLOCK | KVM_MSR_ENABLED);
+	struct msr *msr = arg;
+
+	vcpu_set_msr(msr->vcpu, msr->index, msr->data);
 	return 0;
 }
 
-UFFD_TEST(waits_when_the_vmm_restores_the_msr)
+/* Returns the page, which the vCPU's first run after that has found supplied. */
+static void *restore_msr(struct kvm_vcpu *vcpu, uint32_t index)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (GPC_CLOCK - GPC_GPA);
+	struct msr msr = { vcpu, index, GPC_CLOCK | KVM_MSR_ENABLED };
 	int uffd = gpc_uffd_make_missing(page);
 	struct gpc_task task;
 
 	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
-	gpc_task_start(&task, set_msr, vcpu);
-	gpc_uffd_await(uffd, page, 0);
+	gpc_task_start(&task, set_msr, &msr);
+	TEST_ASSERT(gpc_task_ends_unserved(&task, uffd), "KVM_SET_MSRS waits for the page");
+	gpc_task_finish(&task);
+	TEST_ASSERT(!gpc_pfn(page), "There is a page that nobody supplied");
+
+	gpc_task_update(&task, vcpu, uffd, page);
 	gpc_uffd_supply(uffd, page);
 	gpc_task_finish(&task);
-	GPC_ASSERT_POISON(page, PAGE_SIZE);
+	return page;
+}
+
+UFFD_TEST(restoring_the_msr_of_the_clock_does_not_wait)
+{
+	void *page = restore_msr(vcpu, MSR_KVM_SYSTEM_TIME_NEW);
+
+	assert_written_in(page);
 	assert_follows(vcpu, page);
+}
+
+UFFD_TEST(restoring_the_old_msr_of_the_clock_does_not_wait)
+{
+	void *page = restore_msr(vcpu, MSR_KVM_SYSTEM_TIME);
+
+	assert_written_in(page);
+	assert_follows(vcpu, page);
+}
+
+UFFD_TEST(restoring_the_msr_of_steal_time_does_not_wait)
+{
+	struct kvm_steal_time *steal = restore_msr(vcpu, MSR_KVM_STEAL_TIME);
+	uint32_t version = steal->version;
+
+	TEST_ASSERT(!(version & 1) && !steal->preempted,
+		    "Steal time not written: version 0x%x", version);
+	GPC_ASSERT_POISON(steal + 1, PAGE_SIZE - sizeof(*steal));
+	gpc_run(vcpu, (struct gpc_step) { });
+	TEST_ASSERT_EQ(steal->version, version + 2);
 }
 
 UFFD_TEST(waits_on_when_woken_for_nothing)

@@ -8,9 +8,12 @@
 #ifndef SELFTEST_KVM_GPC_UFFD_H
 #define SELFTEST_KVM_GPC_UFFD_H
 
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "gpc.h"
 
@@ -108,6 +111,32 @@ static inline int gpc_task_finish(struct gpc_task *task)
 {
 	TEST_ASSERT(!pthread_join(task->thread, NULL), "Cannot join a thread");
 	return task->ret;
+}
+
+/* For a task that should end by itself: false if it has not within some seconds. */
+static inline bool gpc_task_ends(struct gpc_task *task)
+{
+	struct timespec limit;
+
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += 5;
+	return !pthread_timedjoin_np(task->thread, NULL, &limit);
+}
+
+/* False if the task waits for a page of @uffd instead. */
+static inline bool gpc_task_ends_unserved(struct gpc_task *task, int uffd)
+{
+	struct pollfd fault = { .fd = uffd, .events = POLLIN };
+	int faults;
+
+	/* poll() refuses a userfaultfd whose read() blocks. */
+	TEST_ASSERT(!fcntl(uffd, F_SETFL, O_NONBLOCK), __KVM_SYSCALL_ERROR("fcntl()", -1));
+	do {
+		faults = poll(&fault, 1, 1);
+	} while (!faults && !READ_ONCE(task->done));
+	TEST_ASSERT(faults >= 0 && !(fault.revents & POLLERR), "Cannot poll the userfaultfd");
+	TEST_ASSERT(!fcntl(uffd, F_SETFL, 0), __KVM_SYSCALL_ERROR("fcntl()", -1));
+	return !faults;
 }
 
 /* KVM updates the clock in @page, the guest looks at nothing. */
