@@ -33,7 +33,7 @@ struct mmu_notifier_range;
 /* A structure may cross the end of a page, but none is larger than a page. */
 #define KVM_GPC_MAX_PAGES	2
 
-/* How page frames got their kernel address. */
+/* How page frames got their kernel address; above DIRECT it has to be undone. */
 enum kvm_gpc_map_type {
 	KVM_GPC_MAP_NONE,
 	KVM_GPC_MAP_DIRECT,
@@ -265,9 +265,10 @@ int kvm_gpc_refresh(struct gfn_to_pfn_cache *gpc);
  *
  * Return: the kernel address, or an ERR_PTR() with nothing held:
  * * -EINVAL: the cache is not active, or @len is more than was said at activation
- * * -EFAULT: a page has no memslot, is private, or there is none that can be written
- * * -EINTR: killed; within KVM_RUN any signal.  KVM_RUN is about to return; the caller
- *   tries again when the vCPU runs again
+ * * -EFAULT: a page has no memslot, is private, cannot be mapped, or there is none that
+ *   can be written; or current->mm is not the VM's
+ * * -EINTR: killed; within KVM_RUN any signal.  KVM_RUN is about to return.  The caller
+ *   must see to it that the next KVM_RUN tries again before it enters the guest
  * * -EIO: the VM is being destroyed
  */
 void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len);

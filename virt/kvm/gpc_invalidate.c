@@ -190,7 +190,7 @@ void __kvm_gpc_invalidate_end(struct kvm *kvm, const struct mmu_notifier_range *
  * Is an invalidation in progress that a lookup of the cache's pages must wait for?  If
  * so, its end wakes kvm->gpcs.wait.
  */
-bool gpc_must_wait(struct gfn_to_pfn_cache *gpc)
+bool __gpc_must_wait(struct gfn_to_pfn_cache *gpc)
 {
 	struct kvm_gpcs *gpcs = &gpc->kvm->gpcs;
 	gfn_t gfn = gpa_to_gfn(gpc->gpa);
@@ -282,8 +282,8 @@ void kvm_gpc_init_vm(struct kvm *kvm)
 /*
  * Close all caches of a VM whose mm or MMU notifier is about to go or has gone, and let
  * no lookup begin: without the notifier nobody would take the pages back.  Caches can
- * still be deactivated.  May be called more than once: the last call, when no notifier
- * runs any more, frees the records.
+ * still be deactivated.  Called when the mm goes, and once more when no notifier runs any
+ * longer, for the records of invalidations that started in between.
  */
 void kvm_gpc_close_vm(struct kvm *kvm)
 {

@@ -50,7 +50,7 @@ static void *gpc_map_managed(struct kvm_gpc_map *map, struct page **pages, bool 
 }
 
 #ifdef CONFIG_HAS_IOMEM
-/* memremap() finds the memory type that others have mapped the range with. */
+/* On x86 memremap() finds the memory type that others have mapped the range with. */
 static void *gpc_map_range(struct kvm_gpc_map *map)
 {
 	phys_addr_t start = pfn_to_hpa(map->pfns[0]);

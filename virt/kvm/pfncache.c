@@ -17,14 +17,14 @@
  *	    +------------------------deactivate-----------------------+
  *
  * The cache's lock is held for write in every state but OPEN, so that a use is a read
- * trylock.  A refresh is the only one that leaves CLOSED, and there is one refresh at a
+ * trylock.  Only a refresh leads from CLOSED towards OPEN, and there is one refresh at a
  * time: it holds refresh_lock.  Between begin and publish it works on copies, with no
- * spinlock held; publish finds another state than LOOKUP if the copies are outdated.
- * So activation and deactivation never wait for a refresh, which may sleep for long
- * (userfaultfd).
+ * spinlock held; publish finds another state than LOOKUP if an invalidation or an
+ * activation has outdated them.  So activation and deactivation never wait for a refresh,
+ * which may sleep for long (userfaultfd).
  *
  * A use also compares the generation of the memslots that the cache was bound by with
- * the present one, under kvm->srcu.  An update publishes new memslots, then waits for
+ * the present one, under kvm->srcu: an update of memslots closes no cache.  An update publishes new memslots, then waits for
  * all readers of srcu: a use with the old generation is over before the old memslot is
  * freed.  While an update is in progress the generation says so, and is replaced at the
  * end: a cache that was bound in between is bound anew.
@@ -135,10 +135,11 @@ static bool gpc_is_private(struct gfn_to_pfn_cache *gpc)
 
 /* What a refresh works on with no spinlock held. */
 struct gpc_lookup {
-	unsigned long uhvas[KVM_GPC_MAX_PAGES];
 	unsigned int nr_pages;		/* 0: there is nothing to look up */
+	unsigned long uhvas[KVM_GPC_MAX_PAGES];
+	kvm_pfn_t pfns[KVM_GPC_MAX_PAGES];
+	struct page *pages[KVM_GPC_MAX_PAGES];
 	struct kvm_gpc_map map;		/* the cache's, while it is here */
-	unsigned int task_state;	/* how to sleep */
 };
 
 static void gpc_open(struct gfn_to_pfn_cache *gpc)
@@ -161,7 +162,7 @@ static int gpc_begin(struct gfn_to_pfn_cache *gpc, unsigned long len, struct gpc
 	unsigned int i;
 	int ret;
 
-	guard(spinlock)(&kvm->mn_invalidate_lock);
+	lockdep_assert_held(&kvm->mn_invalidate_lock);
 
 	lookup->nr_pages = 0;
 	if (kvm->gpcs.closed)
@@ -194,31 +195,28 @@ static int gpc_begin(struct gfn_to_pfn_cache *gpc, unsigned long len, struct gpc
 	lookup->nr_pages = gpc->nr_pages;
 	for (i = 0; i < gpc->nr_pages; i++)
 		lookup->uhvas[i] = gpc->pages[i].uhva;
-	if (gpc->map.type != KVM_GPC_MAP_NONE) {
+	if (gpc->map.type > KVM_GPC_MAP_DIRECT) {
 		lookup->map = gpc->map;
 		gpc->map.type = KVM_GPC_MAP_NONE;
 	}
 	return 0;
 }
 
-/* Begin a refresh, when no invalidation of the pages is in progress.  Adds ns to @waited. */
-static int gpc_begin_wait(struct gfn_to_pfn_cache *gpc, unsigned long len,
-			  struct gpc_lookup *lookup, u64 *waited)
+static bool gpc_may_begin(struct gfn_to_pfn_cache *gpc)
+{
+	guard(spinlock)(&gpc->kvm->mn_invalidate_lock);
+
+	return gpc->kvm->gpcs.closed || !kvm_gpc_is_active(gpc) || !gpc_must_wait(gpc);
+}
+
+/* Sleep until invalidations of the cache's pages have ended.  Adds ns to @waited. */
+static noinline int gpc_wait(struct gfn_to_pfn_cache *gpc, unsigned int task_state, u64 *waited)
 {
 	struct kvm *kvm = gpc->kvm;
-	int ret, interrupted;
-	u64 since;
+	u64 since = ktime_get_ns();
+	int ret;
 
-	ret = gpc_begin(gpc, len, lookup);
-	if (ret != -EAGAIN)
-		return ret;
-
-	since = ktime_get_ns();
-	interrupted = wait_event_state(kvm->gpcs.wait,
-				       (ret = gpc_begin(gpc, len, lookup)) != -EAGAIN,
-				       lookup->task_state);
-	if (interrupted)
-		ret = -EINTR;
+	ret = wait_event_state(kvm->gpcs.wait, gpc_may_begin(gpc), task_state);
 	since = ktime_get_ns() - since;
 	*waited += since;
 
@@ -226,7 +224,7 @@ static int gpc_begin_wait(struct gfn_to_pfn_cache *gpc, unsigned long len,
 	kvm->stat.generic.gpc_refresh_waits++;
 	KVM_STATS_LOG_HIST_UPDATE(kvm->stat.generic.gpc_refresh_wait_hist, since);
 	spin_unlock(&kvm->mn_invalidate_lock);
-	return ret;
+	return ret ? -EINTR : 0;
 }
 
 /* Look up the page frame of a user page, and get a reference if it has one. */
@@ -239,115 +237,109 @@ static noinline int gpc_lookup_pfn(unsigned long uhva, bool interruptible, kvm_p
 }
 ALLOW_ERROR_INJECTION(gpc_lookup_pfn, ERRNO);
 
-static void gpc_put_pages(struct page **pages, unsigned int nr_pages)
+/* Returns 0, or an error; the first @nr pages then have a reference. */
+static int gpc_get_pages(struct gpc_lookup *lookup, bool interruptible, unsigned int *nr)
 {
-	unsigned int i;
-
-	for (i = 0; i < nr_pages; i++) {
-		if (pages[i])
-			put_page(pages[i]);
-	}
-}
-
-static int gpc_lookup_pages(struct gpc_lookup *lookup, kvm_pfn_t *pfns, struct page **pages)
-{
-	bool interruptible = lookup->task_state == TASK_INTERRUPTIBLE;
-	unsigned int i;
 	int ret;
 
-	for (i = 0; i < lookup->nr_pages; i++) {
-		ret = gpc_lookup_pfn(lookup->uhvas[i], interruptible, &pfns[i]);
-		if (ret) {
-			gpc_put_pages(pages, i);
+	for (*nr = 0; *nr < lookup->nr_pages; (*nr)++) {
+		ret = gpc_lookup_pfn(lookup->uhvas[*nr], interruptible, &lookup->pfns[*nr]);
+		if (ret)
 			return ret;
-		}
-		pages[i] = kvm_pfn_to_refcounted_page(pfns[i]);
+		lookup->pages[*nr] = kvm_pfn_to_refcounted_page(lookup->pfns[*nr]);
 	}
 	return 0;
 }
 
-/*
- * Map the pages.  A mapping that has to be undone at the end is used again if the pages
- * are still the same.
- */
-static int gpc_map_pages(struct gpc_lookup *lookup, kvm_pfn_t *pfns, struct page **pages)
+/* Map the pages.  A vmap or memremap of before is used again if the pages are the same. */
+static int gpc_map_pages(struct gpc_lookup *lookup)
 {
 	struct kvm_gpc_map *map = &lookup->map;
 
-	if (map->type == KVM_GPC_MAP_VMAP || map->type == KVM_GPC_MAP_MEMREMAP) {
+	if (map->type > KVM_GPC_MAP_DIRECT) {
 		if (map->nr_pages == lookup->nr_pages &&
-		    !memcmp(map->pfns, pfns, map->nr_pages * sizeof(pfns[0])))
+		    !memcmp(map->pfns, lookup->pfns, map->nr_pages * sizeof(map->pfns[0])))
 			return 0;
 		kvm_gpc_unmap(map);
 	}
-	return kvm_gpc_map(map, pfns, pages, lookup->nr_pages);
+	return kvm_gpc_map(map, lookup->pfns, lookup->pages, lookup->nr_pages);
 }
 
 /*
  * KVM writes to the pages behind the back of the page tables, whose entries may be
  * writable and clean.  Mark the pages dirty, or reclaim drops what is written.
  *
- * No folio lock is needed: the pages are mapped, so that their mapping cannot go.
- * Unmapping or cleaning them begins with an invalidation, which waits for
- * mn_invalidate_lock and closes the cache.
+ * No folio lock is needed, as under the lock of a page table: no invalidation has started
+ * since the lookup, so the user page tables still map the pages, and their file cannot
+ * go.  Unmapping or cleaning them begins with an invalidation, which waits for
+ * mn_invalidate_lock and then closes the cache.
  */
-static void gpc_dirty_pages(struct page **pages, unsigned int nr_pages)
+static void gpc_dirty_pages(struct gpc_lookup *lookup)
 {
 	struct folio *folio;
 	unsigned int i;
 
-	for (i = 0; i < nr_pages; i++) {
-		if (!pages[i] || PageReserved(pages[i]))
+	for (i = 0; i < lookup->nr_pages; i++) {
+		if (!lookup->pages[i] || PageReserved(lookup->pages[i]))
 			continue;
-		folio = page_folio(pages[i]);
-		if (!folio_test_dirty(folio))
+		folio = page_folio(lookup->pages[i]);
+		if (folio_test_anon(folio))
+			folio_set_dirty(folio);	/* all that folio_mark_dirty() would do */
+		else if (!folio_test_dirty(folio))
 			folio_mark_dirty(folio);
 	}
 }
 
 /* Open the cache, unless the lookup is outdated. */
-static bool gpc_publish(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *lookup,
-			struct page **pages)
+static bool gpc_publish(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *lookup)
 {
-	guard(spinlock)(&gpc->kvm->mn_invalidate_lock);
+	struct kvm *kvm = gpc->kvm;
+	bool valid;
 
-	if (gpc->state != KVM_GPC_LOOKUP) {
-		gpc->kvm->stat.generic.gpc_refresh_retries++;
-		return false;
+	spin_lock(&kvm->mn_invalidate_lock);
+	valid = gpc->state == KVM_GPC_LOOKUP;
+	if (valid) {
+		gpc_dirty_pages(lookup);
+		gpc->map = lookup->map;
+		lookup->map.type = KVM_GPC_MAP_NONE;
+		gpc->khva = gpc->map.base + offset_in_page(gpc->uhva);
+		gpc_open(gpc);
+	} else {
+		kvm->stat.generic.gpc_refresh_retries++;
 	}
-
-	gpc_dirty_pages(pages, lookup->nr_pages);
-	gpc->map = lookup->map;
-	lookup->map.type = KVM_GPC_MAP_NONE;
-	gpc->khva = gpc->map.base + offset_in_page(gpc->uhva);
-	gpc_open(gpc);
-	return true;
+	spin_unlock(&kvm->mn_invalidate_lock);
+	return valid;
 }
 
 /*
  * Look the pages up, map them and open the cache.  Returns 0, -EAGAIN if an invalidation,
  * an activation or a deactivation came between, or what failed.
  */
-static int gpc_look_up(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *lookup)
+static int gpc_look_up(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *lookup,
+		       bool interruptible)
 {
-	struct page *pages[KVM_GPC_MAX_PAGES];
-	kvm_pfn_t pfns[KVM_GPC_MAX_PAGES];
+	unsigned int nr;
 	int ret;
 
-	ret = gpc_lookup_pages(lookup, pfns, pages);
-	if (ret)
-		return ret;
+	/* Page tables are those of current->mm: a vCPU's, or borrowed by irqfd. */
+	if (current->mm != gpc->kvm->mm)
+		return -EFAULT;
 
-	ret = gpc_map_pages(lookup, pfns, pages);
-	if (!ret && !gpc_publish(gpc, lookup, pages))
+	ret = gpc_get_pages(lookup, interruptible, &nr);
+	if (!ret)
+		ret = gpc_map_pages(lookup);
+	if (!ret && !gpc_publish(gpc, lookup))
 		ret = -EAGAIN;
 
 	/* From here on invalidation alone keeps the pages. */
-	gpc_put_pages(pages, lookup->nr_pages);
+	while (nr--) {
+		if (lookup->pages[nr])
+			put_page(lookup->pages[nr]);
+	}
 	return ret;
 }
 
-static void gpc_fail(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *lookup)
+static noinline void gpc_fail(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *lookup)
 {
 	kvm_gpc_unmap(&lookup->map);
 
@@ -359,11 +351,11 @@ static void gpc_fail(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *lookup)
 }
 
 /* A signal gets a vCPU out of KVM_RUN, also when a page that KVM waits for never comes. */
-static bool gpc_is_interruptible(struct kvm *kvm)
+static bool gpc_is_interruptible(void)
 {
 	struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
 
-	return vcpu && vcpu->kvm == kvm && vcpu->wants_to_run;
+	return vcpu && vcpu->wants_to_run;
 }
 
 /*
@@ -372,40 +364,40 @@ static bool gpc_is_interruptible(struct kvm *kvm)
  */
 static int gpc_refresh(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
-	struct gpc_lookup lookup;
+	bool interruptible = gpc_is_interruptible();
+	unsigned int task_state = interruptible ? TASK_INTERRUPTIBLE : TASK_KILLABLE;
+	struct gpc_lookup lookup __uninitialized;
+	struct kvm *kvm = gpc->kvm;
 	unsigned int retries = 0;
 	u64 waited = 0;
 	int ret;
 
-	if (fatal_signal_pending(current))
-		return -EINTR;
-
 	lookup.map.type = KVM_GPC_MAP_NONE;
-	if (gpc_is_interruptible(gpc->kvm)) {
-		lookup.task_state = TASK_INTERRUPTIBLE;
-		ret = mutex_lock_interruptible(&gpc->refresh_lock);
-	} else {
-		lookup.task_state = TASK_KILLABLE;
-		ret = mutex_lock_killable(&gpc->refresh_lock);
-	}
+	ret = interruptible ? mutex_lock_interruptible(&gpc->refresh_lock) :
+			      mutex_lock_killable(&gpc->refresh_lock);
 	if (ret)
 		return ret;
 
 	for (;;) {
-		ret = gpc_begin_wait(gpc, len, &lookup, &waited);
+		spin_lock(&kvm->mn_invalidate_lock);
+		ret = gpc_begin(gpc, len, &lookup);
+		spin_unlock(&kvm->mn_invalidate_lock);
+
+		if (ret == -EAGAIN) {
+			ret = gpc_wait(gpc, task_state, &waited);
+			if (ret)
+				break;
+			continue;
+		}
 		if (ret || !lookup.nr_pages)
 			break;
 
-		/* The lookup goes through current->mm: a vCPU's, or borrowed by irqfd. */
-		if (current->mm == gpc->kvm->mm)
-			ret = gpc_look_up(gpc, &lookup);
-		else
-			ret = -EFAULT;
+		ret = gpc_look_up(gpc, &lookup, interruptible);
 		if (ret != -EAGAIN)
 			break;
 
 		retries++;
-		if (signal_pending_state(lookup.task_state, current)) {
+		if (signal_pending_state(task_state, current)) {
 			ret = -EINTR;
 			break;
 		}
@@ -414,7 +406,7 @@ static int gpc_refresh(struct gfn_to_pfn_cache *gpc, unsigned long len)
 	if (ret)
 		gpc_fail(gpc, &lookup);
 
-	trace_kvm_gpc_refresh(gpc, gpc->gpa, gpc->uhva, retries, waited, ret);
+	trace_kvm_gpc_refresh(gpc, READ_ONCE(gpc->gpa), READ_ONCE(gpc->uhva), retries, waited, ret);
 	mutex_unlock(&gpc->refresh_lock);
 	return ret;
 }
@@ -432,18 +424,27 @@ static __always_inline bool gpc_use_begin(struct gfn_to_pfn_cache *gpc, unsigned
 	return false;
 }
 
-void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len)
+/* Out of line: a use that needs no refresh pays 10 instructions less. */
+static noinline void *gpc_refresh_and_use(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
 	int ret;
 
-	might_lock(&gpc->refresh_lock);
-
-	while (!gpc_use_begin(gpc, len)) {
+	for (;;) {
 		ret = gpc_refresh(gpc, len);
 		if (ret)
 			return ERR_PTR(ret);
+		if (gpc_use_begin(gpc, len))
+			return gpc->khva;
+		if (fatal_signal_pending(current))
+			return ERR_PTR(-EINTR);
 	}
-	return gpc->khva;
+}
+
+void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len)
+{
+	might_lock(&gpc->refresh_lock);
+
+	return likely(gpc_use_begin(gpc, len)) ? gpc->khva : gpc_refresh_and_use(gpc, len);
 }
 
 void *kvm_gpc_trylock(struct gfn_to_pfn_cache *gpc, unsigned long len)
@@ -510,6 +511,8 @@ static int gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long u
 	gpc->len = len;
 	spin_unlock(&kvm->mn_invalidate_lock);
 
+	/* A refresh may wait for an invalidation of the pages of before. */
+	wake_up_all(&kvm->gpcs.wait);
 	trace_kvm_gpc_activate(gpc, gpa, uhva, len);
 	return 0;
 }
@@ -554,7 +557,6 @@ void kvm_gpc_deactivate(struct gfn_to_pfn_cache *gpc)
 	}
 	spin_unlock(&kvm->mn_invalidate_lock);
 
-	/* A refresh that waits for an invalidation has nothing to wait for any more. */
 	wake_up_all(&kvm->gpcs.wait);
 	kvm_gpc_unmap(&map);
 }
