@@ -23,11 +23,12 @@
  * activation has outdated them.  So activation and deactivation never wait for a refresh,
  * which may sleep for long (userfaultfd).
  *
- * A use also compares the generation of the memslots that the cache was bound by with
- * the present one, under kvm->srcu: an update of memslots closes no cache.  An update publishes new memslots, then waits for
- * all readers of srcu: a use with the old generation is over before the old memslot is
- * freed.  While an update is in progress the generation says so, and is replaced at the
- * end: a cache that was bound in between is bound anew.
+ * An update of memslots closes no cache.  Instead a use compares the generation of the
+ * memslots that the cache was bound by with the present one, under kvm->srcu.  An update
+ * publishes new memslots, then waits for all readers of srcu: a use with the old
+ * generation is over before the old memslot is freed.  While an update is in progress the
+ * generation says so, and is replaced at the end: a cache that was bound in between is
+ * bound anew.
  *
  * Lock order: kvm->srcu or kvm->slots_lock, gpc->refresh_lock, mm locks,
  * kvm->mn_invalidate_lock, gpc->lock.
