@@ -38,14 +38,25 @@ base()
 	if [[ -e $BUILD/base && $(<"$BUILD/base") != "$BASE_KIND $BASE_VERSION" ]]; then
 		note "the base was $(<"$BUILD/base"), now $BASE_KIND $BASE_VERSION: making build/ anew"
 		tree_must_be_clean
-		find "$BUILD" -mindepth 1 -maxdepth 1 ! -name .lock ! -name logs ! -name stock.pick \
-			-exec rm -rf {} +
+		build_empty
+	# What is built there, other than the tree, names files by absolute paths.
+	elif [[ -e $BUILD/place && $(<"$BUILD/place") != "$TOP" ]]; then
+		note "the checkout was $(<"$BUILD/place"), now $TOP: building anew"
+		build_empty ! -name tree
 	fi
 	echo "$BASE_KIND $BASE_VERSION" >"$BUILD/base"
+	echo "$TOP" >"$BUILD/place"
 	if [[ ! -d $BASE_GIT ]]; then
 		need_space "$(dirname "$(dirname "$BASE_GIT")")" 6
 		step base "get the source of $BASE_VERSION ($BASE_KIND)" "$get"
 	fi
+}
+
+# build_empty [TEST...]: remove what was built, of that what find's TESTs say
+build_empty()
+{
+	find "$BUILD" -mindepth 1 -maxdepth 1 ! -name .lock ! -name logs ! -name stock.pick "$@" \
+		-exec rm -rf {} +
 }
 
 # --- Debian ---------------------------------------------------------------
@@ -183,7 +194,7 @@ stock()
 		die "there is no stock kernel to a base of kind $BASE_KIND; use VARIANT=debug, or no KDIR"
 	[[ ${1-} != rt ]] || KREL=${KREL%%-*}-rt-amd64
 	STOCK=$CACHE/stock/$KREL-$BASE_VERSION
-	if [[ ! -d $STOCK ]]; then
+	if [[ ! -d $STOCK/lib/modules/$KREL ]]; then
 		step stock "get the stock kernel $KREL" stock_get "$KREL" "$BASE_VERSION"
 	fi
 	# shellcheck disable=SC2034 # for build.sh
@@ -221,10 +232,12 @@ stock_get()
 	for p; do
 		dpkg -x "$(deb "$p" "${version#*:}")" "$t"
 	done
-	[[ -d $t/lib ]] || mv "$t/usr/lib/modules" "$t/lib/"
+	# Debian 13 has no /lib, but /usr/lib.
+	[[ -d $t/lib/modules ]] || { mkdir -p "$t/lib" && mv "$t/usr/lib/modules" "$t/lib/"; }
 	# The headers name each other by absolute path; they now live here.
 	sed -i "s|/usr/src/|$STOCK/usr/src/|" "$t/usr/src/linux-headers-$rel/Makefile"
 	echo "${STOCK_CC:?linux-headers-$rel names no compiler}" >"$t/cc"
+	rm -rf "$STOCK"
 	mv "$t" "$STOCK"
 }
 

@@ -73,7 +73,7 @@ sparse_clone()
 	local dir=$1
 
 	rm -rf "$dir"
-	git clone -q --local --no-checkout --branch base "$BASE_GIT" "$dir"
+	git clone -q --no-checkout --branch base "$BASE_GIT" "$dir"
 	git -C "$dir" config core.autocrlf false
 	{ git -C "$TREE" diff --name-only base series; printf '%s\n' arch/x86/kvm/ virt/kvm/ virt/lib/; } |
 		sed 's|[^/]*$||' | sort -u | git -C "$dir" sparse-checkout set --stdin
@@ -131,7 +131,7 @@ check_every_step_arm64()
 
 	rm -rf "$BUILD/check/arm64"
 	mkdir -p "$dir"
-	git clone -q --local --no-checkout --branch base "$BASE_GIT" "$src"
+	git clone -q --no-checkout --branch base "$BASE_GIT" "$src"
 	git -C "$src" config core.autocrlf false
 	# Without what is not compiled: a sixth of the files.
 	git -C "$src" sparse-checkout set --no-cone '/*' '!/Documentation/' '!/tools/' \

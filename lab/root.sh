@@ -10,8 +10,22 @@
 
 ROOT_MEMORY=${ROOT_MEMORY:-4G}
 ROOT_MODULES="9p 9pnet_virtio overlay"
+ROOT_OWN="tmp run var/tmp dev/shm"	# of the guest's own, empty
 ROOT_KERNEL=	# another image than the stock kernel's
 ROOT_QEMU=()	# more arguments
+
+# root_hidden: what is needed in the guest and lies in a folder that the guest has of its
+# own. lab/root.init shows it there.
+root_hidden()
+{
+	local own d
+
+	for d in "$TOP" "$CACHE"; do
+		for own in $ROOT_OWN; do
+			[[ $d/ != "/$own/"* ]] || echo "$d"
+		done
+	done
+}
 
 # root_initramfs DIR SCRIPT [ARG...]: busybox, the modules that a 9p root takes, the job
 root_initramfs()
@@ -33,7 +47,7 @@ root_initramfs()
 			echo "${m%%.ko*}"
 		done >"$t/lab/modules"
 	printf '%s=%q\n' LAB "$TOP/lab" BUILD "$BUILD" KREL "$KREL" STOCK "$STOCK" \
-		JOB "$(printf '%q ' "$@")" >"$t/lab/job"
+		OWN "$ROOT_OWN" HIDDEN "$(root_hidden | xargs)" JOB "$(printf '%q ' "$@")" >"$t/lab/job"
 	(cd "$t" && into "$dir/initrd" pack)
 	rm -rf "$t"
 }

@@ -197,7 +197,7 @@ tree_make()
 		need_space "$BUILD" 4
 		t=$TREE.tmp
 		rm -rf "$t"
-		git clone -q --local --no-checkout --branch base "$BASE_GIT" "$t"
+		git clone -q --no-checkout --branch base "$BASE_GIT" "$t"
 	fi
 	commits=$(series_commits "$t")
 	top=$(awk 'END { print $2 }' <<<"$commits")
@@ -220,7 +220,8 @@ tree_links()
 	done
 	[[ $2 = make ]] || return 0
 	for f in $(overlay_files); do
-		ln -sfn "$TOP/$f" "$t/$f"
+		# Relative, so that the checkout can be moved.
+		ln -sfnr "$TOP/$f" "$t/$f"
 		git -C "$t" update-index --skip-worktree "$f"
 	done
 }
@@ -346,7 +347,7 @@ series_mails()
 
 	rm -rf "$t" "$git"
 	mkdir "$t"
-	git clone -q --local --bare "$BASE_GIT" "$git"
+	git clone -q --bare "$BASE_GIT" "$git"
 	commits=$(series_commits "$git")
 	top=$(awk 'END { print $2 }' <<<"$commits")
 	git -C "$git" update-ref refs/heads/series "$top"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0-only
-# shellcheck disable=SC2016
+# shellcheck disable=SC2016,SC2030,SC2031
 # The base: which source, which stock kernel, and what is refused.
 load helper
 
@@ -115,6 +115,43 @@ apt_has()
 	bad linux-image-6.12.117+deb12-amd64 6.12.117-1 6.12.116-1
 	has_not 'the test ran'
 	is "$(find "$CACHE/stock" 2>/dev/null)" ""
+}
+
+# stock_setup MODULES: apt has a stock kernel whose packages have it in MODULES
+stock_setup()
+{
+	local rel=6.12.118+deb13-amd64
+
+	rm -rf "$CACHE"/base/*
+	mkdir -p "$CACHE/base/6.12.118-1.git"
+	fake_apt <<-END
+	linux-source-6.12 6.12.118-1
+	linux-headers-$rel 6.12.118-1 gcc-14
+	linux-image-$rel 6.12.118-1
+	END
+	fake gcc-14 'exit 0'
+	fake apt-get 'for p; do [[ $p != *=* ]] || : >"${p%%=*}_${p#*=}_amd64.deb"; done'
+	fake dpkg "case \$2 in
+		*image*) mkdir -p \$3/$1/$rel/kernel ;;
+		*headers*) mkdir -p \$3/usr/src/linux-headers-$rel; : >\$3/usr/src/linux-headers-$rel/Makefile ;;
+		esac"
+}
+
+@test "base: a stock kernel is found in /lib of its packages, as in Debian 12, and in /usr/lib, as in 13" {
+	for modules in lib/modules usr/lib/modules; do
+		rm -rf "$CACHE/stock"
+		stock_setup "$modules"
+		run lab 'stock; ls -d "$STOCK/lib/modules/$KREL/kernel"'
+		good
+	done
+}
+
+@test "base: a stock kernel that was kept without its modules is got again" {
+	stock_setup usr/lib/modules
+	mkdir -p "$CACHE/stock/6.12.118+deb13-amd64-6.12.118-1/lib/6.12.118+deb13-amd64"
+	run lab 'stock; ls -d "$STOCK/lib/modules/$KREL/kernel"; ls "$STOCK/lib"'
+	good
+	is "${lines[-1]}" modules
 }
 
 @test "base: a download that fails is an error, and nothing half-made is left" {
@@ -233,6 +270,23 @@ apt_has()
 	V=6.12.120-1 run lab "$STUB base"
 	bad Kbuild
 	is "$(tail -n 1 "$BUILD/tree/Kbuild")" mine
+}
+
+@test "base: in a checkout that was moved, what is built is built anew, but for the tree" {
+	apt_has 6.12.117-1 -- 6.12.117-1=6.12.117+deb12-amd64
+	base
+	good
+	mkdir -p "$BUILD/stock" "$BUILD/tree"
+	base
+	good
+	[[ -d $BUILD/stock ]]
+	mv "$TOP" "$TMP/moved"
+	TOP=$TMP/moved
+	base
+	good
+	has "$TMP/moved"
+	gone "$TOP/build/stock"
+	[[ -d $TOP/build/tree ]]
 }
 
 # --- kernel.org, and the import itself

@@ -177,7 +177,7 @@ series_setup()
 # tree_setup: the same, with build/tree as `make tree` leaves it
 tree_setup()
 {
-	local kept=$BATS_RUN_TMPDIR/tree link
+	local kept=$BATS_RUN_TMPDIR/tree
 
 	series_setup
 	if [[ ! -d $kept ]]; then
@@ -186,9 +186,6 @@ tree_setup()
 		return
 	fi
 	cp -a "$kept" "$TREE"
-	for link in virt/kvm/pfncache.c include/linux/kvm_gpc.h tools/testing/selftests/kvm/gpc.sh; do
-		ln -sfn "$TOP/$link" "$TREE/$link"
-	done
 }
 
 # --- claims ---------------------------------------------------------------

@@ -133,6 +133,18 @@ boots()
 	is "$(boots)" ""
 }
 
+@test "run: what was built stays when the boot fails, and is not built again" {
+	MAKES='modules() { [[ -e $BUILD/stock/kvm.ko ]] || step modules "build the modules" build; }
+		build() { mkdir -p "$BUILD/stock"; : >"$BUILD/stock/kvm.ko"; };'
+	TESTS=steal_time go "$MAKES"'job_initramfs() { die "no such module"; }; verb_run'
+	[[ $status -ne 0 ]]
+	has "no such module"
+	has "build the modules"
+	TESTS=steal_time go "$MAKES verb_run"
+	good
+	has_not "build the modules"
+}
+
 @test "run: an error between the steps ends it" {
 	go 'modules() { false; echo BUILT; }; verb_run'
 	[[ $status -ne 0 ]]

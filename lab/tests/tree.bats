@@ -15,7 +15,7 @@ tree()
 	good
 	is "$(sed -n '5p;25p' "$TREE/virt/kvm/kvm_main.c")" $'main five\nmain twenty-five'
 	for f in virt/kvm/pfncache.c include/linux/kvm_gpc.h tools/testing/selftests/kvm/gpc.sh; do
-		is "$(readlink "$TREE/$f")" "$TOP/$f"
+		is "$(readlink -f "$TREE/$f")" "$TOP/$f"
 	done
 	[[ ! -L $TREE/virt/kvm/kvm_main.c && -x $TREE/scripts/old.sh ]]
 }
@@ -65,7 +65,7 @@ tree()
 	[[ ! -L $TREE/virt/kvm/pfncache.c ]]
 	is "$(cat "$TREE/virt/kvm/pfncache.c")" "the base's cache"
 	gone "$TREE/tools/testing/selftests/kvm/gpc.sh"
-	is "$(readlink "$TREE/include/linux/kvm_gpc.h")" "$TOP/include/linux/kvm_gpc.h"
+	is "$(readlink -f "$TREE/include/linux/kvm_gpc.h")" "$TOP/include/linux/kvm_gpc.h"
 	is "$(git -C "$TREE" status --porcelain)" ""
 }
 
@@ -75,7 +75,7 @@ tree()
 	sed -i 's/^Adds: .*/&\nAdds: Kbuild/' "$TOP/patches/tests.patch"
 	tree
 	good
-	is "$(readlink "$TREE/Kbuild")" "$TOP/Kbuild"
+	is "$(readlink -f "$TREE/Kbuild")" "$TOP/Kbuild"
 	is "$(git -C "$TREE" status --porcelain)" ""
 }
 
@@ -105,7 +105,7 @@ tree()
 	tree
 	bad two.patch
 	is "$(sed -n '5p;25p' "$TREE/virt/kvm/kvm_main.c")" $'main five\nmain twenty-five'
-	is "$(readlink "$TREE/virt/kvm/pfncache.c")" "$TOP/virt/kvm/pfncache.c"
+	is "$(readlink -f "$TREE/virt/kvm/pfncache.c")" "$TOP/virt/kvm/pfncache.c"
 	tree
 	bad two.patch
 }
@@ -128,7 +128,7 @@ tree()
 	[[ $status -ne 0 && ! -L $TREE/virt/kvm/pfncache.c ]]
 	tree
 	good
-	is "$(readlink "$TREE/virt/kvm/pfncache.c")" "$TOP/virt/kvm/pfncache.c"
+	is "$(readlink -f "$TREE/virt/kvm/pfncache.c")" "$TOP/virt/kvm/pfncache.c"
 	is "$(sed -n 10p "$TREE/arch/x86/kvm/x86.c")" "x86 zehn"
 	is "$(git -C "$TREE" status --porcelain)" ""
 }
@@ -160,4 +160,27 @@ tree()
 	run verb clean
 	bad virt/kvm/mine.c
 	[[ -e $TREE/virt/kvm/mine.c ]]
+}
+
+@test "tree: in a checkout that was moved, the links lead to its own files, and edits are kept" {
+	tree_setup
+	echo mine >>"$TREE/virt/kvm/kvm_main.c"
+	mv "$TOP" "$TMP/moved"
+	TOP=$TMP/moved TREE=$TMP/moved/build/tree
+	for f in virt/kvm/pfncache.c include/linux/kvm_gpc.h tools/testing/selftests/kvm/gpc.sh; do
+		is "$(readlink -f "$TREE/$f")" "$TOP/$f"
+	done
+	tree
+	good
+	is "$(tail -n 1 "$TREE/virt/kvm/kvm_main.c")" mine
+	is "$(git -C "$TREE" status --porcelain)" " M virt/kvm/kvm_main.c"
+}
+
+@test "tree: what a guest's own /tmp hides of the checkout and the cache is told to the guest" {
+	lab_setup
+	run lab 'TOP=/tmp/a; CACHE=/var/tmp/c/kvm-gpc; root_hidden'
+	is "$output" $'/tmp/a\n/var/tmp/c/kvm-gpc'
+	run lab 'TOP=/tmpfs/a; CACHE=/root/tmp/c/kvm-gpc; root_hidden'
+	good
+	is "$output" ""
 }
