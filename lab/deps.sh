@@ -17,6 +17,7 @@ packages_for()
 		libc6-dev-arm64-cross python3-ply python3-git codespell ;;
 	uefi)  echo ovmf sbsigntool openssl ;;
 	bats)  echo bats ;;
+	debian) echo mmdebstrap ;;
 	docs)  echo python3-sphinx graphviz ;;
 	esac
 }
