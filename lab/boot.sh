@@ -60,6 +60,20 @@ pack()
 	find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --reproducible --quiet | gzip -1 -n
 }
 
+# initramfs_key ARCH: what its initramfs is made of
+initramfs_key()
+{
+	local tests
+
+	tests=$(tests_of "$1")
+	(
+		cd "$BUILD/selftests.$1/install" || exit
+		# shellcheck disable=SC2046
+		sha256sum kselftest/* run_kselftest.sh $(sed 's|^|kvm/|' <<<"$tests") \
+			"$(busybox_for "$1")" "$TOP"/lab/{init,timeout} 2>&1
+	) | digest
+}
+
 # initramfs ARCH: build/initramfs.ARCH.cpio.gz of busybox, libraries, the runner
 # and the selftests that lab/tests.list names
 initramfs()
@@ -88,6 +102,7 @@ initramfs()
 		done
 	done
 	(cd "$t" && into "$BUILD/initramfs.$arch.cpio.gz" pack)
+	initramfs_key "$arch" >"$BUILD/initramfs.$arch.key"
 	rm -rf "$t"
 }
 
@@ -127,6 +142,15 @@ kcsan_scope()
 		awk '$2 ~ /^[tT]$/ && $3 !~ /^__(pfx|cfi)_/ { print $3 }' | sort -u
 }
 
+# holdvm: that program
+holdvm()
+{
+	local out=$BUILD/holdvm
+
+	[[ $out -nt $TOP/lab/holdvm.c ]] || gcc -static -O2 -o "$out" "$TOP/lab/holdvm.c"
+	echo "$out"
+}
+
 # job_initramfs PLATFORM VARIANT base|ours OUT: the modules and the job on top
 job_initramfs()
 {
@@ -146,7 +170,7 @@ job_initramfs()
 		done < <(modules_for "$platform") >"$t/lab/modules"
 	fi
 	[[ $variant != kcsan.* ]] || kcsan_scope "$(kernel_dir "$variant" "${whose/ours/}")" >"$t/lab/kcsan"
-	[[ $platform = [vn]*he ]] || gcc -static -O2 -o "$t/lab/holdvm" "$TOP/lab/holdvm.c"
+	[[ $platform = [vn]*he ]] || cp "$(holdvm)" "$t/lab/"
 	(cd "$t" && into "$out.job.gz" pack)
 	cat "$BUILD/initramfs.$(platform_arch "$platform").cpio.gz" "$out.job.gz" >"$out"
 	rm -rf "$t" "$out.job.gz"

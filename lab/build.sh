@@ -115,22 +115,37 @@ modules_dir()
 	echo "$BUILD/$1${KVER:+-$KVER}"
 }
 
+# modules_key: what the modules are made of
+modules_key()
+{
+	(
+		cd "$TREE"
+		echo "$STOCK"
+		"$STOCK_CC" --version
+		{ find -L arch/x86/kvm virt/kvm virt/lib -type f; changed_headers; } | sort | xargs sha256sum
+	) | digest
+}
+
 # modules VARIANT: kvm.ko and its two vendors in build/VARIANT
 modules()
 {
-	local dir
+	local dir key
 	local -a args
 
 	dir=$(modules_dir "$1")
 
 	stock "$1"
 	tree
+	key=$(modules_key)
+	[[ ! -s $dir/key || $(<"$dir/key") != "$key" ]] || return 0
+	rm -f "$dir/key"
 	modules_sync "$dir/src"
 	mapfile -t args < <(modules_args "$dir/src")
 	args+=("CC=ccache $STOCK_CC")
 	STEP_TOTAL=$(objects "${args[@]}") \
 	step "modules-$1" "build kvm, kvm-amd, kvm-intel for $KREL" \
 		modules_make "$dir" "${args[@]}"
+	echo "$key" >"$dir/key"
 }
 
 modules_make()
@@ -267,6 +282,8 @@ base_tree_make()
 
 # --- selftests ------------------------------------------------------------
 
+SELFTESTS_ALL=	# or 1: not those of lab/tests.list only, but all there are
+
 # selftests ARCH: kselftest's install of TARGETS=kvm in build/selftests.ARCH
 selftests()
 {
@@ -284,12 +301,21 @@ selftests()
 
 selftests_make()
 {
-	local arch=$1 dir=$2
+	local arch=$1 dir=$2 sub=${1/arm64/aarch64} t f
+	local -a only=() args=()
 
+	cd "$TREE/tools/testing/selftests/kvm" || exit
+	for t in $(tests_of "$arch"); do
+		for f in "$t" "$sub/$t"; do
+			[[ ! -e $f.c ]] || { only+=("$f"); break; }
+		done
+	done
+	[[ -n $SELFTESTS_ALL ]] ||
+		args=("TEST_GEN_PROGS_$sub=${only[*]}" "TEST_GEN_PROGS_EXTENDED_$sub=" "TEST_PROGS_$sub=")
 	# shellcheck disable=SC2046
-	make -j "$JOBS" -C "$TREE/tools/testing/selftests" O="$dir" TARGETS=kvm \
+	make -j "$JOBS" -C .. O="$dir" TARGETS=kvm \
 		$(cross "$arch") CC="ccache $(compiler "$arch")" KHDR_INCLUDES="-isystem $dir/usr/include" \
-		FORCE_TARGETS=1 INSTALL_PATH="$dir/install" install
+		FORCE_TARGETS=1 INSTALL_PATH="$dir/install" "${args[@]}" install
 }
 
 verb_clean()

@@ -280,6 +280,7 @@ sign()
 {
 	local m headers=${STOCK_HEADERS:-/lib/modules/$(uname -r)/build}
 
+	rm -f "$1/key"	# a signed module is not the one that was built
 	for m in kvm kvm-amd kvm-intel; do
 		as_root "$headers/scripts/sign-file" sha256 "$2.key" "$2.pub" "$1/$m.ko"
 	done

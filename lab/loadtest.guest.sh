@@ -62,7 +62,7 @@ hold()
 {
 	local ready
 
-	coproc HOLDER { exec "$BUILD/root/holdvm"; }
+	coproc HOLDER { exec "$BUILD/holdvm"; }
 	read -r ready <&"${HOLDER[0]}"
 	[[ $ready = ready ]]
 }

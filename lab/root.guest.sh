@@ -20,7 +20,7 @@ hold_kvm()
 {
 	local held
 
-	exec {held}< <(exec "$BUILD/root/holdvm")
+	exec {held}< <(exec "$BUILD/holdvm")
 	HOLDER=$!
 	read -r _ <&"$held"
 	echo 1 >/sys/devices/system/cpu/cpu1/online

@@ -91,6 +91,7 @@ verb_upstream()
 	# shellcheck disable=SC2034 # for test.sh
 	RESULTS=$UPSTREAM
 	TESTS_LIST=$UPSTREAM/tests.list
+	SELFTESTS_ALL=1
 	TEST_LIMIT=${TEST_LIMIT:-120} BOOT_LIMIT=${BOOT_LIMIT:-5400}
 	PLATFORM=${PLATFORM:-$PLATFORMS_ALL}
 	mkdir -p "$UPSTREAM"

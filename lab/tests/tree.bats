@@ -166,14 +166,13 @@ tree()
 	tree_setup
 	echo mine >>"$TREE/virt/kvm/kvm_main.c"
 	mv "$TOP" "$TMP/moved"
-	TOP=$TMP/moved TREE=$TMP/moved/build/tree
 	for f in virt/kvm/pfncache.c include/linux/kvm_gpc.h tools/testing/selftests/kvm/gpc.sh; do
-		is "$(readlink -f "$TREE/$f")" "$TOP/$f"
+		is "$(readlink -f "$TMP/moved/build/tree/$f")" "$TMP/moved/$f"
 	done
-	tree
+	TOP=$TMP/moved tree
 	good
-	is "$(tail -n 1 "$TREE/virt/kvm/kvm_main.c")" mine
-	is "$(git -C "$TREE" status --porcelain)" " M virt/kvm/kvm_main.c"
+	is "$(tail -n 1 "$TMP/moved/build/tree/virt/kvm/kvm_main.c")" mine
+	is "$(git -C "$TMP/moved/build/tree" status --porcelain)" " M virt/kvm/kvm_main.c"
 }
 
 @test "tree: what a guest's own /tmp hides of the checkout and the cache is told to the guest" {
@@ -183,4 +182,32 @@ tree()
 	run lab 'TOP=/tmpfs/a; CACHE=/root/tmp/c/kvm-gpc; root_hidden'
 	good
 	is "$output" ""
+}
+
+# modules MAKE: what is said where modules_make does MAKE
+modules()
+{
+	run lab "$STUB"'
+		stock() { STOCK=$BUILD KREL=x STOCK_CC=true STOCK_HEADERS=x; }
+		modules_sync() { :; }; modules_make() { '"$1"'; }
+		modules stock'
+}
+
+@test "tree: the modules are built again only when a file of them has changed" {
+	tree_setup
+	mkdir -p "$TREE/virt/lib" "$BUILD/stock"
+	modules true
+	good
+	has "build kvm"
+	modules true
+	good
+	is "$output" ""
+	for f in virt/kvm/pfncache.c include/linux/kvm_gpc.h arch/x86/kvm/x86.c; do
+		echo edited >>"$TREE/$f"
+		modules false
+		[[ $status -ne 0 ]]
+		modules true
+		good
+		has "build kvm"
+	done
 }
