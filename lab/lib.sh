@@ -112,7 +112,8 @@ contained()
 }
 
 # Say one line for a step, do it with all output in a log, add the time. While
-# it runs, count the objects that kbuild reports; STEP_TOTAL is how many to expect.
+# it runs, count the lines of the log that STEP_COUNT matches, by default the objects
+# that kbuild reports; STEP_TOTAL is how many to expect.
 # step NAME TEXT command...
 step()
 {
@@ -123,7 +124,7 @@ step()
 	# Not `&`: under a condition bash would not stop it at the first error.
 	: < <(contained "$@" 9>&- >"$log" 2>&1 </dev/null)
 	child=$!
-	[[ -z ${STEP_TOTAL-} ]] || step_progress "$child" "$log" "$text" "$start"
+	progress "$child" "$text" "$start" "$log" "${STEP_TOTAL-}"
 	wait "$child" || rc=$?
 	if [[ $rc -ne 0 ]]; then
 		printf 'FAILED\n'
@@ -133,22 +134,26 @@ step()
 	printf '%3d s\n' $((SECONDS - start))
 }
 
-step_progress()
+# progress PID TEXT START LOG [TOTAL]: until PID ends, say how far it is
+progress()
 {
-	local done_ every=30 next=30
+	local so_far next=30 count=${STEP_COUNT-'^  (CC|AS|HOSTCC|HYP[A-Z]*)\>'}
 
 	while kill -0 "$1" 2>/dev/null; do
-		sleep 0.5
-		done_=$(grep -cE '^  (CC|AS|HOSTCC|HYP[A-Z]*)\>' "$2" || :)
+		sleep 0.2
+		[[ -t 1 || $((SECONDS - $3)) -ge $next ]] || continue
+		so_far=$(grep -acE "$count" "$4" 2>/dev/null || :)
+		[[ -n ${5-} || ${so_far:-0} -gt 0 ]] || so_far=
+		so_far=${so_far:+$so_far${5:+/$5} done, }
 		if [[ -t 1 ]]; then
-			printf '\r%-38s %4d/%-4d objects %3d s  ' "$3" "$done_" \
-				"$STEP_TOTAL" $((SECONDS - $4))
-		elif [[ $((SECONDS - $4)) -ge $next ]]; then
-			printf '\n  %d/%d objects, %d s ' "$done_" "$STEP_TOTAL" $((SECONDS - $4))
-			next=$((next + every))
+			printf '\r%-38s %s%d s  ' "$2" "$so_far" $((SECONDS - $3))
+			sleep 0.3
+		else
+			printf '\n  %s%d s ' "$so_far" $((SECONDS - $3))
+			next=$((next + 30))
 		fi
 	done
-	[[ ! -t 1 ]] || printf '\r%-58s' "$3"
+	[[ ! -t 1 ]] || printf '\r%-58s' "$2"
 }
 
 # show_tail LOG: the errors of it, or else its end

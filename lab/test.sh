@@ -114,7 +114,8 @@ prepare()
 	esac
 	if [[ -z ${SELFTESTS_BUILT[$arch]-} ]]; then
 		selftests "$arch"
-		step "initramfs-$arch" "make the $arch initramfs" initramfs "$arch"
+		[[ -s $BUILD/initramfs.$arch.key && $(<"$BUILD/initramfs.$arch.key") = "$(initramfs_key "$arch")" ]] ||
+			step "initramfs-$arch" "make the $arch initramfs" initramfs "$arch"
 		SELFTESTS_BUILT[$arch]=1
 	fi
 }
@@ -195,7 +196,7 @@ stream()
 
 verb_run()
 {
-	local platform=${PLATFORM:-svm} child dir tests
+	local platform=${PLATFORM:-svm} child dir tests start
 
 	PLATFORM=$platform check_input
 	can_boot "$platform" || die "Bochs cannot be installed here, so PLATFORM=vmx cannot run"
@@ -205,25 +206,37 @@ verb_run()
 	dir=$RESULTS/ours/$platform
 	note "boot $platform, kernel $(variant_of "$platform")"
 	rm -rf "$dir"
+	start=$SECONDS
 	# shellcheck disable=SC2086
 	run_on "$platform" ours $tests &
 	child=$!
 	while kill -0 "$child" 2>/dev/null && [[ ! -e $dir/ktap ]]; do sleep 0.1; done
 	stream "$dir/ktap" "$child"
 	wait "$child" || die "the boot of $platform failed"
+	note "boot and tests took $((SECONDS - start)) s"
 	if ! table <"$dir/results"; then
 		show_failure "$platform" ours >&2
 		exit 1
 	fi
 }
 
-# results of the lab's own tests
+# The lab's own tests run beside all that test does: lab_tests & and then wait_lab.
 lab_tests()
 {
-	need bats
-	bats --formatter tap "$TOP/lab/tests" >"$LOGS/bats.log" 2>&1 </dev/null || :
+	bats --formatter tap "$TOP/lab/tests" >"$LOGS/bats.log" 2>&1 </dev/null 9>&- || :
 	mkdir -p "$RESULTS/lab"
 	bats_results <"$LOGS/bats.log" >"$RESULTS/lab/results"
+}
+
+# wait_lab PID
+wait_lab()
+{
+	local text="run the lab's tests" start=$SECONDS
+
+	printf '%-58s' "$text"
+	STEP_COUNT='^(not )?ok ' progress "$1" "$text" "$start" "$LOGS/bats.log"
+	wait "$1" || die "the lab's tests cannot be run"
+	printf '%3d s\n' $((SECONDS - start))
 }
 
 # Both cores are kept busy: Bochs has one CPU and takes longest, so it starts
@@ -271,10 +284,12 @@ start_on()
 # wait_on PLATFORM WHOSE: until it has ended; results are there if all went well
 wait_on()
 {
-	local start=$SECONDS
+	local start=$SECONDS text="run the tests on $1"
 
-	printf '%-58s' "run the tests on $1"
+	printf '%-58s' "$text"
 	flock "$RESULTS/$2.$1.lock" true &
+	STEP_COUNT='^(not )?ok ' progress $! "$text" "$start" "$RESULTS/$2/$1/ktap" \
+		"$(tests_on "$1" | wc -l)"
 	wait $!
 	[[ -s $RESULTS/$2/$1/results ]] || die "the boot of $1 failed"
 	printf '%3d s\n' $((SECONDS - start))
@@ -320,9 +335,17 @@ gather()
 
 verb_test()
 {
+	local lab
+
 	check_input
-	[[ -n ${TESTS-} ]] || lab_tests
+	if [[ -z ${TESTS-} ]]; then
+		need bats
+		note "run the lab's tests in the background"
+		lab_tests &
+		lab=$!
+	fi
 	all_platforms ours
+	[[ -z ${lab-} ]] || wait_lab "$lab"
 	{
 		gather ours
 		[[ -n ${TESTS-} ]] || cat "$RESULTS/lab/results"

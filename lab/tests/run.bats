@@ -233,6 +233,20 @@ steal_time psci_test hypercalls page_fault_test gpc_bench"
 	[[ ${lines[-1]} = *" passed, 0 failed, "* ]]
 }
 
+@test "run: test runs the lab's tests beside the boots" {
+	go 'eval "passed_$(declare -f lab_tests)"
+		lab_tests() {
+			for _ in $(seq 100); do
+				[[ ! -s '"$TMP"'/boots ]] || { passed_lab_tests; return; }
+				command sleep 0.1
+			done
+			return 1
+		}
+		verb_test'
+	good
+	has "lab: a"
+}
+
 @test "run: test fails with any back end, and the closing line stays the last" {
 	printf 'not ok 1 selftests: kvm: steal_time # exit=254\n# lab: done\n' >"$TMP/vhe.ktap"
 	echo 'last words' >"$TMP/vhe.console"

@@ -93,3 +93,14 @@ until_there()
 	gone "$TMP/on"
 	gone "$TMP/t"
 }
+
+@test "step: a long one says how far it is, at least every 30 seconds" {
+	run lab 'work() { echo "  CC  a.o"; until [[ -e '"$TMP"'/end ]]; do :; done; }
+		sleep() { SECONDS=$((SECONDS + 30)); [[ $SECONDS -lt 90 ]] || : >'"$TMP"'/end; command sleep 0.1; }
+		STEP_TOTAL=3 step x "do x" work; rm '"$TMP"'/end
+		SECONDS=0; STEP_COUNT=none step y "do y" work'
+	good
+	has "  1/3 done, 30 s"
+	has "  1/3 done, 60 s"
+	has $'\n  30 s'
+}
