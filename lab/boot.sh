@@ -63,13 +63,12 @@ pack()
 # initramfs_key ARCH: what its initramfs is made of
 initramfs_key()
 {
-	local tests
+	local -a tests
 
-	tests=$(tests_of "$1")
+	mapfile -t tests < <(tests_of "$1")
 	(
 		cd "$BUILD/selftests.$1/install" || exit
-		# shellcheck disable=SC2046
-		sha256sum kselftest/* run_kselftest.sh $(sed 's|^|kvm/|' <<<"$tests") \
+		sha256sum kselftest/* run_kselftest.sh "${tests[@]/#/kvm/}" \
 			"$(busybox_for "$1")" "$TOP"/lab/{init,timeout} 2>&1
 	) | digest
 }

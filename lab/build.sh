@@ -119,7 +119,7 @@ modules_dir()
 modules_key()
 {
 	(
-		cd "$TREE"
+		cd "$TREE" || exit
 		echo "$STOCK"
 		"$STOCK_CC" --version
 		{ find -L arch/x86/kvm virt/kvm virt/lib -type f; changed_headers; } | sort | xargs sha256sum

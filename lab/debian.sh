@@ -86,6 +86,7 @@ verb_test_debian()
 	fi
 	need debian
 	[[ -z $(git -C "$TOP" status --porcelain) ]] || note "what is not committed is not tested"
+	# shellcheck disable=SC2153 # of lib.sh
 	cache=$CACHE/debian/$suite dir=$BUILD/debian/$suite
 	need_space "$BUILD" 10
 	rm -rf "$dir"

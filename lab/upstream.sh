@@ -88,10 +88,9 @@ verb_upstream()
 	local arch p whose
 	local -a archs
 
-	# shellcheck disable=SC2034 # for test.sh
-	RESULTS=$UPSTREAM
+	# shellcheck disable=SC2034 # for test.sh and build.sh
+	RESULTS=$UPSTREAM SELFTESTS_ALL=1
 	TESTS_LIST=$UPSTREAM/tests.list
-	SELFTESTS_ALL=1
 	TEST_LIMIT=${TEST_LIMIT:-120} BOOT_LIMIT=${BOOT_LIMIT:-5400}
 	PLATFORM=${PLATFORM:-$PLATFORMS_ALL}
 	mkdir -p "$UPSTREAM"
