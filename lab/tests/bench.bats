@@ -94,15 +94,6 @@ disbelieved()
 	worse "miss_1: 91 is above its bar of 90"
 }
 
-@test "bench: a bar may be half of the base" {
-	sed -i 's/^miss base/miss half/' "$TMP/list"
-	table
-	good
-	figures ours 5001 80 200
-	table
-	worse "miss: 5001 is more than half of 10000 on the base"
-}
-
 @test "bench: a bar may allow nothing above the base" {
 	sed -i 's/^miss base/miss never/' "$TMP/list"
 	figures ours 10000 80 200

@@ -10,10 +10,10 @@
  * reinit_slots	the same with 500 memslots
  *
  * Then a VM is reset that has touched SIZE MiB, in pages (4k) or blocks (2m) of stage 2.
- * N of its vCPUs are initialized again and run, one after the other, without touching
- * memory.
+ * N vCPUs are initialized again. One after the other starts with its MMU off, turns its
+ * MMU and its caches on, and reports.
  *
- * reset_SIZE_KIND_N	from the first initialization to the exit of the last vCPU
+ * reset_SIZE_KIND_N	from the first initialization to the last report
  * ready_SIZE_KIND_N	the same, and then a vCPU touches all of the memory again
  */
 #include <sys/mman.h>
@@ -31,8 +31,8 @@
 #define NR_SLOTS	500
 #define ST_GPA		0x80000000ul
 
-static const size_t sizes[] = { 16, 128, 256, 1024 };
-static const int resets[] = { 1, 8, NR_VCPUS };
+static const size_t sizes[] = { 16, 128, 512 };
+static const int resets[] = { 1, 2, 8, NR_VCPUS };
 
 static int64_t now(void)
 {
@@ -96,15 +96,12 @@ static void bench_stolen(void)
 	kvm_vm_free(vm);
 }
 
-static void run(struct kvm_vcpu *vcpu, uint64_t start, uint64_t end)
+static void run(struct kvm_vcpu *vcpu, bool mmu, uint64_t start, uint64_t end)
 {
-	struct bare_report report;
-
-	bare_start(vcpu, BARE_GPA, (struct bare_work) {
-		.start = start, .end = end, .stride = getpagesize(), .value = 1,
+	bare_start(vcpu, BARE_CODE, (struct bare_work) {
+		.start = start, .end = end, .stride = getpagesize(), .value = 1, .mmu = mmu,
 	});
-	report = bare_run(vcpu);
-	TEST_ASSERT_EQ(report.name, 1);
+	TEST_ASSERT_EQ(bare_run(vcpu).name, 1);
 }
 
 static void bench_again(void)
@@ -112,23 +109,22 @@ static void bench_again(void)
 	struct kvm_vm *vm = vm_create_barebones();
 	struct kvm_vcpu *ran = __vm_vcpu_add(vm, 0), *never = __vm_vcpu_add(vm, 1);
 	size_t page = getpagesize();
-	void *mem = bare_mmap((NR_SLOTS + 1) * page);
+	void *mem = bare_mmap(NR_SLOTS * page);
 	int64_t plain;
 	int i;
 
-	bare_slot(vm, 0, page, mem);
-	bare_load(mem, 1);
+	bare_code(vm);
 	bare_init(ran, false);
 	bare_init(never, false);
 	plain = MEDIAN(bare_init(never, false));
-	run(ran, 0, 0);
+	run(ran, false, 0, 0);
 	bare_init(ran, false);
 	gpc_figure(MEDIAN(bare_init(ran, false)) - plain, "reinit_again");
 
-	for (i = 1; i <= NR_SLOTS; i++)
+	for (i = 0; i < NR_SLOTS; i++)
 		vm_set_user_memory_region(vm, BARE_SLOT + i, 0, BARE_GPA + 2 * i * page, page,
 					  mem + i * page);
-	run(ran, 0, 0);
+	run(ran, false, 0, 0);
 	bare_init(ran, false);
 	gpc_figure(MEDIAN(bare_init(ran, false)) - plain, "reinit_slots");
 	kvm_vm_free(vm);
@@ -137,21 +133,21 @@ static void bench_again(void)
 static void bench_reset(size_t size, const char *kind, int advice)
 {
 	struct kvm_vm *vm = vm_create_barebones();
-	uint64_t start = BARE_GPA + 2 * SZ_1M, end = start + size * SZ_1M;
+	uint64_t start = BARE_GPA, end = start + size * SZ_1M;
 	struct kvm_vcpu *vcpus[NR_VCPUS];
 	int64_t before, reset;
 	void *mem;
 	int i, j;
 
-	mem = mmap_aligned((2 + size) * SZ_1M, advice);
-	bare_slot(vm, 0, (2 + size) * SZ_1M, mem);
-	bare_load(mem, 1);
+	mem = mmap_aligned(size * SZ_1M, advice);
+	bare_code(vm);
+	bare_slot(vm, 0, size * SZ_1M, mem);
 
 	for (i = 0; i < NR_VCPUS; i++)
 		vcpus[i] = __vm_vcpu_add(vm, i);
 	for (i = 0; i < NR_VCPUS; i++) {
 		bare_init(vcpus[i], false);
-		run(vcpus[i], start, i ? start : end);
+		run(vcpus[i], false, start, i ? start : end);
 	}
 
 	for (j = 0; j < ARRAY_SIZE(resets); j++) {
@@ -159,15 +155,15 @@ static void bench_reset(size_t size, const char *kind, int advice)
 		for (i = 0; i < resets[j]; i++)
 			bare_init(vcpus[i], false);
 		for (i = 0; i < resets[j]; i++)
-			run(vcpus[i], 0, 0);
+			run(vcpus[i], true, 0, 0);
 		reset = now();
 		gpc_figure(reset - before, "reset_%zu_%s_%d", size, kind, resets[j]);
-		run(vcpus[0], start, end);
+		run(vcpus[0], false, start, end);
 		gpc_figure(now() - before, "ready_%zu_%s_%d", size, kind, resets[j]);
 	}
 
 	kvm_vm_free(vm);
-	TEST_ASSERT(!munmap(mem, (2 + size) * SZ_1M), __KVM_SYSCALL_ERROR("munmap()", -1));
+	TEST_ASSERT(!munmap(mem, size * SZ_1M), __KVM_SYSCALL_ERROR("munmap()", -1));
 }
 
 int main(void)

@@ -8,9 +8,16 @@
  * all other bytes, and all pages that the VMM took away, are filled with POISON and must
  * stay so.
  */
+#include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#include <linux/userfaultfd.h>
 
 #include "gpc_rival.h"
 #include "kvm_test_harness.h"
@@ -40,8 +47,12 @@ struct stolen_time {
 #define RECORD_OFFSET	(getpagesize() + 1024)
 #define RECORD		(GPA + RECORD_OFFSET)
 
-/* A call that the guest makes, unless 0, and a word that it reads, unless 0. */
+/*
+ * A call that the guest makes, unless 0, and a word that it reads, unless 0. Before that
+ * the guest waits for @go if @wait is set.
+ */
 static struct step {
+	bool wait, waits, go;
 	uint32_t call;
 	uint32_t arg;
 	int64_t ret;
@@ -54,6 +65,11 @@ static void guest(void)
 	struct arm_smccc_res res;
 
 	for (;;) {
+		if (READ_ONCE(step.wait)) {
+			WRITE_ONCE(step.waits, true);
+			while (!READ_ONCE(step.go))
+				;
+		}
 		if (READ_ONCE(step.call)) {
 			smccc_hvc(step.call, step.arg, 0, 0, 0, 0, 0, 0, &res);
 			step.ret = res.a0;
@@ -83,15 +99,20 @@ FIXTURE_TEARDOWN(gpc_pvtime)
 
 #define PVTIME_TEST(test) KVM_ONE_VCPU_TEST(gpc_pvtime, test, guest)
 
-static void run_step(struct kvm_vcpu *vcpu, struct step s)
+static void run_to_sync(struct kvm_vcpu *vcpu)
 {
 	struct ucall uc;
 
-	step = s;
-	sync_global_to_guest(vcpu->vm, step);
 	vcpu_run(vcpu);
 	if (get_ucall(vcpu, &uc) != UCALL_SYNC)
 		TEST_FAIL("Unexpected ucall %lu", uc.cmd);
+}
+
+static void run_step(struct kvm_vcpu *vcpu, struct step s)
+{
+	step = s;
+	sync_global_to_guest(vcpu->vm, step);
+	run_to_sync(vcpu);
 	sync_global_from_guest(vcpu->vm, step);
 }
 
@@ -373,6 +394,137 @@ PVTIME_TEST(outlives_a_reset)
 	memset(mem, 0, SIZE);
 	assert_served(vcpu, record_in(mem));
 	TEST_ASSERT_EQ(call(vcpu, PV_TIME_ST, 0), RECORD);
+}
+
+/* The flash of QEMU's virt machine, all zeros: hw/arm/virt.c */
+#define FLASH_PA	0x04000000ul
+
+PVTIME_TEST(does_not_write_to_a_device)
+{
+	int fd = open("/dev/mem", O_RDWR | O_SYNC);
+	uint8_t *flash, *mem;
+	size_t i;
+
+	TEST_REQUIRE(!access("/sys/firmware/devicetree/base/flash@0", F_OK));
+	TEST_ASSERT(fd >= 0, "Cannot open /dev/mem");
+	flash = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, FLASH_PA);
+	TEST_ASSERT(flash != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap() of /dev/mem", -1));
+
+	slot(vcpu->vm, 0, flash);
+	TEST_ASSERT(!set_ipa(vcpu, RECORD), __KVM_IOCTL_ERROR("KVM_SET_DEVICE_ATTR", -1));
+	run(vcpu);
+	TEST_ASSERT_EQ(call(vcpu, PV_TIME_ST, 0), RECORD);
+	for (i = 0; i < SIZE; i++)
+		TEST_ASSERT(!((volatile uint8_t *)flash)[i], "Written to the device at %zu", i);
+
+	/* The record is kept from when there is memory. */
+	slot_delete(vcpu->vm);
+	mem = mmap_anon(NULL, SIZE);
+	slot(vcpu->vm, 0, mem);
+	assert_served(vcpu, record_in(mem));
+}
+
+/*
+ * A page of the record that userfaultfd has yet to supply
+ */
+
+static void on_signal(int sig)
+{
+}
+
+static int page_missing(void *page)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)page, getpagesize() },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	struct sigaction action = { .sa_handler = on_signal };
+	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
+
+	TEST_ASSERT(uffd >= 0 && !ioctl(uffd, UFFDIO_API, &api) &&
+		    !ioctl(uffd, UFFDIO_REGISTER, &reg), "Cannot use userfaultfd");
+	sigaction(SIGUSR1, &action, NULL);
+	return uffd;
+}
+
+static void page_drop(void *page)
+{
+	TEST_ASSERT(!madvise(page, getpagesize(), MADV_DONTNEED),
+		    __KVM_SYSCALL_ERROR("madvise()", -1));
+}
+
+static void page_await_fault(int uffd)
+{
+	struct uffd_msg msg;
+
+	TEST_ASSERT(read(uffd, &msg, sizeof(msg)) == sizeof(msg) &&
+		    msg.event == UFFD_EVENT_PAGEFAULT, "No fault");
+}
+
+static void page_supply(int uffd, void *page)
+{
+	struct uffdio_copy copy = {
+		.dst = (uintptr_t)page,
+		.src = (uintptr_t)mmap_anon(NULL, getpagesize()),
+		.len = getpagesize(),
+	};
+
+	TEST_ASSERT(!ioctl(uffd, UFFDIO_COPY, &copy), "Cannot supply the page");
+	close(uffd);
+}
+
+static void *run_until_signal(void *vcpu)
+{
+	if (__vcpu_run(vcpu) != -1 || errno != EINTR)
+		TEST_FAIL("Not interrupted");
+	return NULL;
+}
+
+PVTIME_TEST(leaves_the_wait_for_a_page_by_a_signal)
+{
+	void *mem = record_on(vcpu), *page = mem + getpagesize();
+	int i, uffd = page_missing(page);
+	pthread_t thread;
+
+	run(vcpu);
+	page_drop(page);
+	for (i = 0; i < 3; i++) {
+		pthread_create(&thread, NULL, run_until_signal, vcpu);
+		page_await_fault(uffd);
+		pthread_kill(thread, SIGUSR1);
+		pthread_join(thread, NULL);
+	}
+	page_supply(uffd, page);
+	assert_served(vcpu, record_in(mem));
+}
+
+PVTIME_TEST(starts_the_record_after_a_signal_during_the_guests_call)
+{
+	struct step *shared = addr_gva2hva(vcpu->vm, (vm_vaddr_t)&step);
+	void *mem = record_on(vcpu), *page = mem + getpagesize();
+	struct stolen_time *st = record_in(mem);
+	int uffd = page_missing(page);
+	pthread_t thread;
+
+	run(vcpu);
+	step = (struct step) { .call = PV_TIME_ST, .wait = true };
+	sync_global_to_guest(vcpu->vm, step);
+	pthread_create(&thread, NULL, run_until_signal, vcpu);
+	while (!READ_ONCE(shared->waits))
+		;
+	page_drop(page);
+	WRITE_ONCE(shared->go, true);
+	page_await_fault(uffd);
+	pthread_kill(thread, SIGUSR1);
+	pthread_join(thread, NULL);
+
+	page_supply(uffd, page);
+	run_to_sync(vcpu);
+	TEST_ASSERT_EQ(shared->ret, RECORD);
+	TEST_ASSERT_EQ(st->revision, 0);
+	TEST_ASSERT_EQ(st->attributes, 0);
+	assert_served(vcpu, st);
 }
 
 int main(int argc, char **argv)

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * KVM_ARM_VCPU_INIT of vCPUs that have run (Documentation/virt/kvm/arm/reinit.rst): the
- * guest, its MMU off, sees what the VMM has written, and KVM does what the architecture
- * asks for, once for a reset, for the pages that are mapped and for no other.
+ * guest, whose MMU is off, sees what the VMM has written.
  *
- * An emulator's caches are coherent, so that what the guest sees is not enough: KVM's
- * statistics and tracepoints say which pages were cleaned, and when.
+ * The caches of an emulator are coherent, so the values that a guest reads are not
+ * enough. Kprobes tell which pages of the guest the kernel maintains, and a tracepoint
+ * which pages fault. Nothing here relies on counters of the code under test.
  */
 #include <fcntl.h>
 #include <pthread.h>
-#include <sys/klog.h>
-#include <sys/syscall.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <linux/psci.h>
 #include <linux/sizes.h>
 
 #include "bare.h"
@@ -32,17 +32,26 @@ static bool fwb, dic;
  * The host
  */
 
-/* The kernel shows it to nobody, but says it when it boots. */
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC);
+
+	TEST_ASSERT(fd >= 0, "Cannot open %s", path);
+	TEST_ASSERT(write(fd, text, strlen(text)) == strlen(text), "Cannot write %s", path);
+	close(fd);
+}
+
+/* The CPU says so, as KVM shows it to a guest. EL0 does not see the field. */
 static bool host_has_fwb(void)
 {
-	int size = klogctl(10, NULL, 0);	/* SYSLOG_ACTION_SIZE_BUFFER */
-	char *log = calloc(1, size + 1);
-	bool has;
+	struct kvm_vm *vm = vm_create_barebones();
+	struct kvm_vcpu *vcpu = __vm_vcpu_add(vm, 0);
+	uint64_t mmfr2;
 
-	TEST_ASSERT(klogctl(3, log, size) > 0, "Cannot read the kernel's log");
-	has = strstr(log, "detected: Stage-2 Force Write-Back");
-	free(log);
-	return has;
+	bare_init(vcpu, false);
+	vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_ID_AA64MMFR2_EL1), &mmfr2);
+	kvm_vm_free(vm);
+	return FIELD_GET(ARM64_FEATURE_MASK(ID_AA64MMFR2_EL1_FWB), mmfr2);
 }
 
 static bool host_has_dic(void)
@@ -53,160 +62,163 @@ static bool host_has_dic(void)
 	return ctr & BIT(29);
 }
 
-static void write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_TRUNC);
-
-	TEST_ASSERT(fd >= 0, "Cannot open %s", path);
-	TEST_ASSERT(write(fd, text, strlen(text)) == strlen(text), "Cannot write %s", path);
-	close(fd);
-}
-
 /*
- * What KVM did
+ * What the kernel does
  */
 
-struct done {
-	uint64_t reinits, pages, icache;
+/* A page: clean and invalidate to PoC, I-cache invalidation, translation faults. */
+struct seen {
+	uint32_t cleans, icache, faults;
 };
 
-static bool has_stat(struct kvm_vm *vm, const char *name)
-{
-	struct kvm_stats_header header;
-	struct kvm_stats_desc *descs;
-	bool has = false;
-	int i, fd = vm_get_stats_fd(vm);
+/* Memory of the guest that is looked at */
+struct watch {
+	uint64_t gpa;
+	char *hva;
+	size_t pages;
+	struct seen *seen;
+};
 
-	read_stats_header(fd, &header);
-	descs = read_stats_descriptors(fd, &header);
-	for (i = 0; i < header.num_desc && !has; i++)
-		has = !strcmp(get_stats_descriptor(descs, i, &header)->name, name);
-	free(descs);
+/* Of the kernel: virtual minus physical address of RAM */
+static uint64_t linear_offset;
+
+static uint64_t physical(const void *hva)
+{
+	uint64_t entry, offset = (uintptr_t)hva / page * sizeof(entry);
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+
+	TEST_ASSERT(fd >= 0 && pread(fd, &entry, sizeof(entry), offset) == sizeof(entry),
+		    "Cannot read pagemap");
 	close(fd);
-	return has;
+	return entry & BIT(63) ? (entry & (BIT_ULL(55) - 1)) * page : 0;
 }
 
-static struct done done(struct kvm_vm *vm)
+static void trace_setup(void)
 {
-	return (struct done) {
-		.reinits = vm_get_stat(vm, "reinits"),
-		.pages = vm_get_stat(vm, "reinit_cleaned_pages"),
-		.icache = vm_get_stat(vm, "reinit_icache_invals"),
+	write_file(TRACE "events/enable", "0");
+	write_file(TRACE "kprobe_events",
+		   "p:reinit/clean dcache_clean_inval_poc start=%x0:x64 end=%x1:x64\n"
+		   "p:reinit/icache icache_inval_pou start=%x0:x64 end=%x1:x64\n");
+	write_file(TRACE "buffer_size_kb", "8192");
+}
+
+static void trace_enable(const char *on)
+{
+	write_file(TRACE "events/reinit/enable", on);
+	write_file(TRACE "events/kvm/kvm_guest_fault/enable", on);
+}
+
+static void watch_start(void)
+{
+	write_file(TRACE "trace", "");
+	trace_enable("1");
+}
+
+static void count_range(struct watch *w, uint64_t *pa, uint64_t start, uint64_t end, bool icache)
+{
+	size_t i;
+
+	for (i = 0; i < w->pages; i++) {
+		if (!pa[i] || pa[i] < start || pa[i] >= end)
+			continue;
+		if (icache)
+			w->seen[i].icache++;
+		else
+			w->seen[i].cleans++;
+	}
+}
+
+static void count_line(struct watch *w, uint64_t *pa, const char *line)
+{
+	uint64_t start, end, ipa, hsr;
+	const char *args;
+
+	if ((args = strstr(line, "start=0x"))) {
+		TEST_ASSERT(sscanf(args, "start=%lx end=%lx", &start, &end) == 2, "%s", line);
+		count_range(w, pa, start - linear_offset, end - linear_offset,
+			    strstr(line, ": icache: "));
+	} else if ((args = strstr(line, "kvm_guest_fault: "))) {
+		TEST_ASSERT(sscanf(strstr(args, "ipa"), "ipa %lx, hsr %lx", &ipa, &hsr) == 2,
+			    "%s", line);
+		/* ISS of a data or instruction abort: FSC */
+		if ((hsr & 0x3c) == 0x04 && ipa >= w->gpa && ipa < w->gpa + w->pages * page)
+			w->seen[(ipa - w->gpa) / page].faults++;
+	}
+}
+
+/* What was done to the pages of @w since watch_start() */
+static void watch_end(struct watch *w)
+{
+	uint64_t *pa = calloc(w->pages, sizeof(*pa));
+	unsigned long in_buffer, written;
+	char line[LINE];
+	size_t i;
+	FILE *f;
+
+	trace_enable("0");
+	memset(w->seen, 0, w->pages * sizeof(*w->seen));
+	for (i = 0; i < w->pages; i++)
+		pa[i] = physical(w->hva + i * page);
+
+	f = fopen(TRACE "trace", "r");
+	TEST_ASSERT(f, "Cannot open the trace");
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "# entries-in-buffer/entries-written: %lu/%lu",
+			   &in_buffer, &written) == 2)
+			TEST_ASSERT(in_buffer == written, "The trace is not complete");
+		count_line(w, pa, line);
+	}
+	fclose(f);
+	free(pa);
+}
+
+static struct watch watch(uint64_t gpa, void *hva, size_t size)
+{
+	return (struct watch) {
+		.gpa = gpa, .hva = hva, .pages = size / page,
+		.seen = calloc(size / page, sizeof(struct seen)),
 	};
 }
 
-/* Since @before guest memory was made coherent @times times, @pages in all. */
-static void __assert_done(struct kvm_vm *vm, struct done before, uint64_t times,
-			  uint64_t pages, int line)
+/* The first page that a VM faults in is that of its program. */
+static void find_linear_offset(void)
 {
-	struct done now = done(vm);
+	struct kvm_vm *vm = vm_create_barebones();
+	struct kvm_vcpu *vcpu = __vm_vcpu_add(vm, 0);
+	void *code = bare_code(vm);
+	char line[LINE], *args;
+	uint64_t start = 0;
+	FILE *f;
 
-	TEST_ASSERT(now.reinits - before.reinits == times,
-		    "Line %d: %lu times, not %lu", line, now.reinits - before.reinits, times);
-	TEST_ASSERT(now.icache - before.icache == (dic ? 0 : times),
-		    "Line %d: %lu times the I-cache", line, now.icache - before.icache);
-	TEST_ASSERT(now.pages - before.pages == (fwb ? 0 : pages),
-		    "Line %d: %lu pages, not %lu", line, now.pages - before.pages,
-		    fwb ? 0 : pages);
-}
+	bare_init(vcpu, false);
+	bare_start(vcpu, BARE_CODE, (struct bare_work) { });
+	watch_start();
+	bare_run(vcpu);
+	trace_enable("0");
 
-#define assert_done(vm, before, times, pages) __assert_done(vm, before, times, pages, __LINE__)
-
-static void trace_on(void)
-{
-	write_file(TRACE "trace", "");
-	write_file(TRACE "events/kvm/kvm_reinit_clean/enable", "1");
-	write_file(TRACE "events/kvm/kvm_guest_fault/enable", "1");
-}
-
-static void trace_off(void)
-{
-	write_file(TRACE "events/kvm/kvm_reinit_clean/enable", "0");
-	write_file(TRACE "events/kvm/kvm_guest_fault/enable", "0");
-}
-
-/* The next line of the trace with @event; from the start when @f is NULL. */
-static bool next_traced(FILE **f, char *line, const char *event)
-{
-	if (!*f)
-		*f = fopen(TRACE "trace", "r");
-	TEST_ASSERT(*f, "Cannot open the trace");
-	while (fgets(line, LINE, *f)) {
-		if (strstr(line, event))
-			return true;
+	f = fopen(TRACE "trace", "r");
+	while (!start && fgets(line, sizeof(line), f)) {
+		args = strstr(line, ": clean: ");
+		if (args)
+			sscanf(strstr(args, "start="), "start=%lx", &start);
 	}
-	fclose(*f);
-	return false;
-}
-
-/* Bytes of [@start, @end) that were cleaned. */
-static uint64_t cleaned(uint64_t start, uint64_t end)
-{
-	uint64_t ipa, size, bytes = 0;
-	char line[LINE];
-	FILE *f = NULL;
-
-	while (next_traced(&f, line, "kvm_reinit_clean: ")) {
-		TEST_ASSERT(sscanf(strstr(line, "IPA"), "IPA %lx size %lx", &ipa, &size) == 2,
-			    "Unexpected trace: %s", line);
-		if (ipa < end && ipa + size > start)
-			bytes += min(ipa + size, end) - max(ipa, start);
-	}
-	return bytes;
-}
-
-/* Faults in [@start, @end). */
-static uint64_t faults(uint64_t start, uint64_t end)
-{
-	char line[LINE];
-	uint64_t ipa, n = 0;
-	FILE *f = NULL;
-
-	while (next_traced(&f, line, "kvm_guest_fault: ")) {
-		TEST_ASSERT(sscanf(strstr(line, "ipa"), "ipa %lx", &ipa) == 1,
-			    "Unexpected trace: %s", line);
-		n += ipa >= start && ipa < end;
-	}
-	return n;
+	fclose(f);
+	TEST_ASSERT(fwb ? !start : !!start, "The program was %scleaned", fwb ? "" : "not ");
+	linear_offset = start - physical(code);
+	kvm_vm_free(vm);
 }
 
 /*
  * The VM
  */
 
-FIXTURE(reinit)
-{
-	struct kvm_vm *vm;
-	struct kvm_vcpu *vcpus[MAX_VCPUS];
-	char *mem;
-};
-
-static void *mmap_pages(size_t size)
+static void *mmap_pages(size_t size, int advice)
 {
 	char *mem = bare_mmap(size + SZ_2M);
 
 	mem = (char *)align_up((uintptr_t)mem, SZ_2M);
-	(void)madvise(mem, size, MADV_NOHUGEPAGE);
+	(void)madvise(mem, size, advice);
 	return memset(mem, 0, size);
-}
-
-FIXTURE_SETUP(reinit)
-{
-	page = getpagesize();
-	fwb = host_has_fwb();
-	dic = host_has_dic();
-
-	self->vm = vm_create_barebones();
-	if (!has_stat(self->vm, "reinits"))
-		SKIP(return, "KVM does not say what it does for a reset");
-	self->mem = mmap_pages(SIZE);
-	bare_slot(self->vm, 0, SIZE, self->mem);
-	bare_load(self->mem, 1);
-}
-
-FIXTURE_TEARDOWN(reinit)
-{
-	kvm_vm_free(self->vm);
 }
 
 static void add_vcpus(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n)
@@ -219,19 +231,24 @@ static void add_vcpus(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n)
 		bare_init(vcpus[i], false);
 }
 
-/* Run the program at the start of memory on the words of [@start, @end), a page apart. */
+/* MMU off; read the words of [@start, @end), a page apart, and write @value unless 0. */
 static struct bare_report run_on(struct kvm_vcpu *vcpu, uint64_t start, uint64_t end,
 				 uint64_t value)
 {
-	bare_start(vcpu, BARE_GPA, (struct bare_work) {
+	bare_start(vcpu, BARE_CODE, (struct bare_work) {
 		.start = start, .end = end, .stride = page, .value = value,
 	});
 	return bare_run(vcpu);
 }
 
-static void idle(struct kvm_vcpu *vcpu)
+/* The same, and first turn the MMU and the caches on, as a guest that boots does. */
+static struct bare_report boot_on(struct kvm_vcpu *vcpu, uint64_t start, uint64_t end,
+				  uint64_t value)
 {
-	run_on(vcpu, 0, 0, 0);
+	bare_start(vcpu, BARE_CODE, (struct bare_work) {
+		.start = start, .end = end, .stride = page, .value = value, .mmu = true,
+	});
+	return bare_run(vcpu);
 }
 
 static void assert_report(struct bare_report r, uint64_t name, uint64_t sum)
@@ -245,323 +262,351 @@ static uint64_t *word(char *mem, uint64_t gpa)
 	return (uint64_t *)(mem + (gpa - BARE_GPA));
 }
 
-/*
- * What the guest sees
- */
-
-/* With MMU and caches on: write all of the memory. */
-static void first_life(void)
+/* Write other words than before. Returns the sum of those up to @end. */
+static uint64_t write_words(char *mem, uint64_t factor, uint64_t end)
 {
-	uint64_t gva;
-
-	for (gva = BARE_GPA; gva < END; gva += page)
-		WRITE_ONCE(*(uint64_t *)gva, ~0ul);
-	GUEST_SYNC(0);
-	GUEST_FAIL("Ran on");
-}
-
-TEST_F(reinit, sees_what_was_written_after_a_life_with_the_mmu_on)
-{
-	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm = vm_create_with_one_vcpu(&vcpu, first_life);
-	struct done before;
-	struct ucall uc;
 	uint64_t gpa, sum = 0;
 
-	bare_slot(vm, 0, SIZE, self->mem);
-	virt_map(vm, BARE_GPA, BARE_GPA, SIZE / vm->page_size);
-	sync_global_to_guest(vm, page);
-	vcpu_run(vcpu);
-	TEST_ASSERT_EQ(get_ucall(vcpu, &uc), UCALL_SYNC);
-	vcpu_run_complete_io(vcpu);
-	TEST_ASSERT_EQ(*word(self->mem, END - page), ~0ul);
-
-	trace_on();
-	before = done(vm);
-	/* Some before the ioctl, some after it. */
-	for (gpa = BARE_GPA + page; gpa < END - 4 * page; gpa += page) {
-		*word(self->mem, gpa) = gpa;
-		sum += gpa;
+	for (gpa = BARE_GPA; gpa < END; gpa += page) {
+		*word(mem, gpa) = gpa * factor;
+		sum += gpa < end ? gpa * factor : 0;
 	}
-	bare_init(vcpu, false);
-	for (; gpa < END; gpa += page) {
-		*word(self->mem, gpa) = gpa;
-		sum += gpa;
-	}
-	bare_load(self->mem, 7);
-	assert_done(vm, before, 0, 0);
-
-	assert_report(run_on(vcpu, BARE_GPA + page, END, 0), 7, sum);
-	trace_off();
-	TEST_ASSERT_EQ(done(vm).reinits - before.reinits, 1);
-	TEST_ASSERT_EQ(cleaned(BARE_GPA, END), fwb ? 0 : SIZE);
-	kvm_vm_free(vm);
+	return sum;
 }
 
-TEST_F(reinit, sees_code_and_data_of_each_of_many_resets)
+static void prepare(void)
 {
-	struct kvm_vcpu **vcpus = self->vcpus;
-	struct done before;
-	uint64_t gpa, sum;
-	int i, j;
+	page = getpagesize();
+	fwb = host_has_fwb();
+	dic = host_has_dic();
+	trace_setup();
+	find_linear_offset();
+}
 
-	add_vcpus(self->vm, vcpus, 3);
-	for (j = 0; j < 3; j++)
-		run_on(vcpus[j], BARE_GPA + page, END, ~0ul);
+#define REQUIRE_KPROBES()						\
+do {									\
+	if (access(TRACE "kprobe_events", F_OK))			\
+		SKIP(return, "kernel without kprobe events");		\
+} while (0)
 
-	for (i = 1; i <= 20; i++) {
-		before = done(self->vm);
-		for (j = 0; j < 3; j++)
-			bare_init(vcpus[j], false);
-		bare_load(self->mem, i);
-		for (sum = 0, gpa = BARE_GPA + page; gpa < END; gpa += page) {
-			*word(self->mem, gpa) = gpa * i;
-			sum += gpa * i;
+/*
+ * A reset, whole: all vCPUs are initialized again, a new image is written, each vCPU
+ * turns its MMU and its caches on, and the first one touches some of the memory that
+ * was mapped in the life before.
+ */
+
+FIXTURE(reset)
+{
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[MAX_VCPUS];
+	char *mem, *code;
+};
+
+FIXTURE_VARIANT(reset)
+{
+	int vcpus;
+	bool blocks;
+};
+
+#define RESET_VARIANT(kind, n, b) \
+	FIXTURE_VARIANT_ADD(reset, kind##_##n) { .vcpus = n, .blocks = b }
+
+RESET_VARIANT(pages, 1, false);
+RESET_VARIANT(pages, 2, false);
+RESET_VARIANT(pages, 8, false);
+RESET_VARIANT(pages, 64, false);
+RESET_VARIANT(blocks, 1, true);
+RESET_VARIANT(blocks, 2, true);
+RESET_VARIANT(blocks, 8, true);
+RESET_VARIANT(blocks, 64, true);
+
+FIXTURE_SETUP(reset)
+{
+	REQUIRE_KPROBES();
+	prepare();
+	if (variant->blocks && page != SZ_4K)
+		SKIP(return, "for pages of 4K, whose blocks are of 2M");
+	if (variant->blocks && access("/sys/kernel/mm/transparent_hugepage", F_OK))
+		SKIP(return, "kernel without transparent huge pages");
+	self->vm = vm_create_barebones();
+	self->code = bare_code(self->vm);
+	self->mem = mmap_pages(SIZE, variant->blocks ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	bare_slot(self->vm, 0, SIZE, self->mem);
+	add_vcpus(self->vm, self->vcpus, variant->vcpus);
+}
+
+FIXTURE_TEARDOWN(reset)
+{
+	kvm_vm_free(self->vm);
+}
+
+static void assert_seen(const struct watch *w, size_t i, uint32_t cleans, uint32_t faults)
+{
+	TEST_ASSERT(w->seen[i].cleans == cleans && w->seen[i].faults == faults,
+		    "Page %zu: %u times cleaned, %u faults, not %u and %u", i,
+		    w->seen[i].cleans, w->seen[i].faults, cleans, faults);
+}
+
+static void reset(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n, bool blocks,
+		  char *mem, char *code, uint64_t end)
+{
+	struct watch data = watch(BARE_GPA, mem, SIZE), text = watch(BARE_CODE, code, page);
+	uint64_t step = blocks ? SZ_2M / page : 1, sum, i, j;
+
+	/* The life before */
+	boot_on(vcpus[0], BARE_GPA, END, ~0ul);
+	for (i = 1; i < n; i++)
+		boot_on(vcpus[i], 0, 0, 0);
+
+	for (j = 2; j < 4; j++) {
+		watch_start();
+		for (i = 0; i < n; i++)
+			bare_init(vcpus[i], false);
+		watch_end(&data);
+		/* What was mapped is unmapped and cleaned, once. */
+		for (i = 0; i < data.pages; i++) {
+			bool mapped = j == 2 || i * page < end - BARE_GPA;
+
+			assert_seen(&data, i, !fwb && mapped, 0);
 		}
-		assert_done(self->vm, before, 0, 0);
-		assert_report(run_on(vcpus[i % 3], BARE_GPA + page, END, 0), i, sum);
-		for (j = 0; j < 3; j++)
-			assert_report(run_on(vcpus[j], BARE_GPA + page, END, i), i,
-				      j ? i * (SIZE / page - 1) : sum);
-		assert_done(self->vm, before, 1, SIZE / page);
+
+		sum = write_words(mem, j, end);
+		bare_load(code, j);
+
+		watch_start();
+		assert_report(boot_on(vcpus[0], BARE_GPA, end, ~0ul), j, sum);
+		for (i = 1; i < n; i++)
+			assert_report(boot_on(vcpus[i], 0, 0, 0), j, 0);
+		watch_end(&data);
+		watch_end(&text);
+
+		/*
+		 * What is touched faults and is cleaned for it, and again when a sibling
+		 * turns its caches on. What is not touched costs nothing.
+		 */
+		for (i = 0; i < data.pages; i++) {
+			bool touched = !fwb && i * page < end - BARE_GPA;
+
+			assert_seen(&data, i, touched ? n : 0, touched && i % step == 0);
+		}
+		assert_seen(&text, 0, fwb ? 0 : 1 + n, !fwb);
+		TEST_ASSERT_EQ(text.seen[0].icache, !fwb);
+	}
+}
+
+#define RESET(end) \
+	reset(self->vm, self->vcpus, variant->vcpus, variant->blocks, self->mem, self->code, end)
+
+TEST_F(reset, touches_nothing_again)
+{
+	RESET(BARE_GPA);
+}
+
+TEST_F(reset, touches_half_again)
+{
+	RESET(BARE_GPA + SIZE / 2);
+}
+
+TEST_F(reset, touches_all_again)
+{
+	RESET(END);
+}
+
+/*
+ * Which vCPUs, and when
+ */
+
+FIXTURE(reinit)
+{
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[2];
+	char *mem, *code;
+	struct watch data;
+};
+
+FIXTURE_SETUP(reinit)
+{
+	REQUIRE_KPROBES();
+	prepare();
+	self->vm = vm_create_barebones();
+	self->code = bare_code(self->vm);
+	self->mem = mmap_pages(SIZE, MADV_NOHUGEPAGE);
+	self->data = watch(BARE_GPA, self->mem, SIZE);
+	bare_slot(self->vm, 0, SIZE, self->mem);
+	add_vcpus(self->vm, self->vcpus, 2);
+}
+
+FIXTURE_TEARDOWN(reinit)
+{
+	kvm_vm_free(self->vm);
+}
+
+/* Pages of [@start, @end) faulted in, and were cleaned for it, @times times. */
+static void assert_faulted_in(const struct watch *w, uint64_t start, uint64_t end,
+			      uint32_t times)
+{
+	size_t i;
+
+	for (i = (start - w->gpa) / page; i < (end - w->gpa) / page; i++)
+		assert_seen(w, i, fwb ? 0 : times, fwb ? 0 : times);
+}
+
+TEST_F(reinit, unmaps_nothing_for_a_vcpu_that_has_never_run)
+{
+	boot_on(self->vcpus[0], BARE_GPA, END, 1);
+	watch_start();
+	bare_init(self->vcpus[1], false);
+	bare_init(self->vcpus[1], false);
+	run_on(self->vcpus[1], BARE_GPA, END, 0);
+	watch_end(&self->data);
+	assert_faulted_in(&self->data, BARE_GPA, END, 0);
+}
+
+/* Hotplug: all vCPUs that have run are reset, and one that has not starts first. */
+TEST_F(reinit, shows_the_image_to_a_vcpu_that_has_never_run)
+{
+	uint64_t sum;
+
+	boot_on(self->vcpus[0], BARE_GPA, END, 1);
+	bare_init(self->vcpus[0], false);
+	sum = write_words(self->mem, 5, END);
+	watch_start();
+	assert_report(run_on(self->vcpus[1], BARE_GPA, END, 0), 1, sum);
+	watch_end(&self->data);
+	assert_faulted_in(&self->data, BARE_GPA, END, 1);
+}
+
+/*
+ * The image of a sibling is written after the first vCPU ran, and before the sibling
+ * starts on it. The page is mapped in the life before.
+ */
+#define IMAGE	(END - page)
+
+static void life_and_reset(struct kvm_vcpu **vcpus, char *mem)
+{
+	/* It is mapped for execution, too. */
+	bare_load(word(mem, IMAGE), 3);
+	boot_on(vcpus[0], BARE_GPA, IMAGE, 1);
+	bare_start(vcpus[1], IMAGE, (struct bare_work) { .mmu = true });
+	bare_run(vcpus[1]);
+
+	bare_init(vcpus[0], false);
+	bare_init(vcpus[1], true);
+	boot_on(vcpus[0], BARE_GPA, IMAGE, 1);
+}
+
+static void assert_sibling_sees(struct kvm_vcpu *vcpu, struct watch *data, uint64_t name)
+{
+	TEST_ASSERT_EQ(bare_run(vcpu).name, name);
+	watch_end(data);
+	assert_faulted_in(data, IMAGE, END, 1);
+	TEST_ASSERT_EQ(data->seen[(IMAGE - BARE_GPA) / page].icache, !fwb);
+}
+
+TEST_F(reinit, shows_a_sibling_that_the_guest_starts_a_later_image)
+{
+	uint64_t mpidr;
+
+	life_and_reset(self->vcpus, self->mem);
+	vcpu_get_reg(self->vcpus[1], KVM_ARM64_SYS_REG(SYS_MPIDR_EL1), &mpidr);
+	bare_load(word(self->mem, IMAGE), 4);
+
+	watch_start();
+	bare_start(self->vcpus[0], BARE_CODE, (struct bare_work) {
+		.psci = PSCI_0_2_FN64_CPU_ON, .target = mpidr & 0xff00ffffff, .entry = IMAGE,
+	});
+	assert_report(bare_run(self->vcpus[0]), 1, PSCI_RET_SUCCESS);
+	assert_sibling_sees(self->vcpus[1], &self->data, 4);
+}
+
+TEST_F(reinit, shows_a_sibling_that_the_vmm_starts_a_later_image)
+{
+	struct kvm_mp_state runnable = { .mp_state = KVM_MP_STATE_RUNNABLE };
+
+	life_and_reset(self->vcpus, self->mem);
+	bare_load(word(self->mem, IMAGE), 4);
+
+	watch_start();
+	vcpu_mp_state_set(self->vcpus[1], &runnable);
+	bare_start(self->vcpus[1], IMAGE, (struct bare_work) { });
+	assert_sibling_sees(self->vcpus[1], &self->data, 4);
+}
+
+/* What a sibling maps between two resets is unmapped by the second one. */
+TEST_F(reinit, unmaps_what_was_mapped_since_the_last_time)
+{
+	int i;
+
+	for (i = 1; i < 4; i++) {
+		bare_init(self->vcpus[0], false);
+		run_on(self->vcpus[1], BARE_GPA, BARE_GPA + i * page, 1);
+		watch_start();
+		bare_init(self->vcpus[1], false);
+		watch_end(&self->data);
+		if (!fwb) {
+			assert_seen(&self->data, i - 1, 1, 0);
+			assert_seen(&self->data, i, 0, 0);
+		}
 	}
 }
 
 /*
- * What is done, and when
+ * vCPUs that are initialized at once, with memory in each of several steps of the walk:
+ * whoever returns finds nothing mapped.
  */
+#define NR_PARTS	4
+#define PART(i)		(BARE_GPA + (i) * SZ_1G)
 
-TEST_F(reinit, cleans_what_is_mapped_and_nothing_else)
-{
-	struct kvm_vcpu *vcpu;
-	struct done before;
-	uint64_t gpa;
-
-	add_vcpus(self->vm, &vcpu, 1);
-	/* One that is only read, and every third of the rest but the last. */
-	run_on(vcpu, BARE_GPA + page, BARE_GPA + 2 * page, 0);
-	for (gpa = BARE_GPA + 3 * page; gpa < END - 4 * page; gpa += 3 * page)
-		run_on(vcpu, gpa, gpa + page, 1);
-	/* And one that has gone. */
-	run_on(vcpu, END - 2 * page, END - page, 1);
-	TEST_ASSERT(!madvise(word(self->mem, END - 2 * page), page, MADV_DONTNEED),
-		    __KVM_SYSCALL_ERROR("madvise()", -1));
-
-	trace_on();
-	before = done(self->vm);
-	bare_init(vcpu, false);
-	idle(vcpu);
-	trace_off();
-
-	for (gpa = BARE_GPA; gpa < END; gpa += page) {
-		uint64_t i = (gpa - BARE_GPA) / page;
-		bool mapped = i < 2 || (i % 3 == 0 && gpa < END - 4 * page);
-
-		TEST_ASSERT(cleaned(gpa, gpa + page) == (mapped && !fwb ? page : 0),
-			    "Page %lu: %lu bytes cleaned", i, cleaned(gpa, gpa + page));
-		if (gpa > BARE_GPA + 40 * page && gpa < END - 16 * page)
-			gpa = END - 16 * page;
-	}
-	TEST_ASSERT_EQ(cleaned(0, -1), fwb ? 0 : page *
-		       (done(self->vm).pages - before.pages));
-	assert_done(self->vm, before, 1, 2 + ((END - 4 * page) - (BARE_GPA + 3 * page) +
-					      3 * page - 1) / (3 * page));
-}
-
-TEST_F(reinit, is_done_once_for_a_reset)
-{
-	static const int counts[] = { 1, 8, 64 };
-	struct done before;
-	int i, j, n;
-
-	add_vcpus(self->vm, self->vcpus, MAX_VCPUS);
-	for (i = 0; i < MAX_VCPUS; i++)
-		run_on(self->vcpus[i], BARE_GPA, END, 0);
-
-	for (i = 0; i < ARRAY_SIZE(counts); i++) {
-		n = counts[i];
-		before = done(self->vm);
-		for (j = 0; j < n; j++)
-			bare_init(self->vcpus[j], false);
-		/* Again, the other way round, as if the VMM were in doubt. */
-		for (j = n - 1; j >= 0; j--)
-			bare_init(self->vcpus[j], false);
-		assert_done(self->vm, before, 0, 0);
-		for (j = 0; j < n; j++)
-			idle(self->vcpus[j]);
-		assert_done(self->vm, before, 1, SIZE / page);
-	}
-}
-
-struct runner {
+struct starter {
 	pthread_t thread;
-	struct kvm_vcpu *vcpu;
 	pthread_barrier_t *barrier;
-	struct bare_report report;
+	struct kvm_vcpu *vcpu;
+	uint64_t start;
 };
 
-static void *run_at_once(void *arg)
+static void *init_and_touch(void *arg)
 {
-	struct runner *r = arg;
+	struct starter *s = arg;
 
-	pthread_barrier_wait(r->barrier);
-	r->report = bare_run(r->vcpu);
+	pthread_barrier_wait(s->barrier);
+	bare_init(s->vcpu, false);
+	run_on(s->vcpu, s->start, s->start + 16 * page, 0);
 	return NULL;
 }
 
-TEST_F(reinit, is_done_once_by_vcpus_that_start_at_once)
+TEST_F(reinit, unmaps_all_before_any_of_many_returns)
 {
-	struct runner runners[8];
+	struct starter starters[2];
 	pthread_barrier_t barrier;
-	struct done before;
+	struct watch low = watch(PART(0), self->mem, 32 * page);
 	int i, j;
 
-	pthread_barrier_init(&barrier, NULL, ARRAY_SIZE(runners));
-	add_vcpus(self->vm, self->vcpus, ARRAY_SIZE(runners));
-	for (i = 0; i < ARRAY_SIZE(runners); i++)
-		run_on(self->vcpus[i], BARE_GPA, END, 0);
+	for (i = 1; i < NR_PARTS; i++)
+		vm_set_user_memory_region(self->vm, BARE_SLOT + i, 0, PART(i), SIZE,
+					  mmap_pages(SIZE, MADV_NOHUGEPAGE));
+	pthread_barrier_init(&barrier, NULL, ARRAY_SIZE(starters));
 
-	for (j = 1; j <= 10; j++) {
-		before = done(self->vm);
-		for (i = 0; i < ARRAY_SIZE(runners); i++) {
-			bare_init(self->vcpus[i], false);
-			bare_start(self->vcpus[i], BARE_GPA, (struct bare_work) {
-				.start = BARE_GPA + page, .end = END, .stride = page,
-			});
-		}
-		bare_load(self->mem, j);
-		*word(self->mem, END - page) = j;
-		for (i = 0; i < ARRAY_SIZE(runners); i++) {
-			runners[i] = (struct runner) {
+	for (j = 0; j < 20; j++) {
+		for (i = 0; i < NR_PARTS; i++)
+			run_on(self->vcpus[0], PART(i), PART(i) + SIZE, 0);
+		run_on(self->vcpus[1], 0, 0, 0);
+
+		watch_start();
+		for (i = 0; i < ARRAY_SIZE(starters); i++) {
+			starters[i] = (struct starter) {
 				.vcpu = self->vcpus[i], .barrier = &barrier,
+				.start = PART(0) + i * 16 * page,
 			};
-			pthread_create(&runners[i].thread, NULL, run_at_once, &runners[i]);
+			pthread_create(&starters[i].thread, NULL, init_and_touch, &starters[i]);
 		}
-		for (i = 0; i < ARRAY_SIZE(runners); i++) {
-			pthread_join(runners[i].thread, NULL);
-			assert_report(runners[i].report, j, j);
-		}
-		assert_done(self->vm, before, 1, SIZE / page);
+		for (i = 0; i < ARRAY_SIZE(starters); i++)
+			pthread_join(starters[i].thread, NULL);
+		watch_end(&low);
+		for (i = 0; i < low.pages; i++)
+			TEST_ASSERT(fwb || (low.seen[i].cleans >= 2 && low.seen[i].faults >= 1),
+				    "Page %d: %u times cleaned, %u faults", i,
+				    low.seen[i].cleans, low.seen[i].faults);
 	}
-}
-
-TEST_F(reinit, is_not_done_for_a_first_init)
-{
-	struct done before = done(self->vm);
-
-	add_vcpus(self->vm, self->vcpus, 2);
-	idle(self->vcpus[0]);
-	/* Hotplugged, and initialized twice, but it has never run. */
-	bare_init(self->vcpus[1], false);
-	idle(self->vcpus[1]);
-	assert_done(self->vm, before, 0, 0);
-}
-
-/* The VMM resets all vCPUs that have run, and starts with one that has not. */
-TEST_F(reinit, is_done_by_a_vcpu_that_has_never_run)
-{
-	struct done before;
-
-	add_vcpus(self->vm, self->vcpus, 2);
-	run_on(self->vcpus[0], BARE_GPA, END, 0);
-	before = done(self->vm);
-	bare_init(self->vcpus[0], false);
-	bare_load(self->mem, 2);
-	assert_report(run_on(self->vcpus[1], BARE_GPA + page, END, 0), 2, 0);
-	assert_done(self->vm, before, 1, SIZE / page);
-	idle(self->vcpus[0]);
-	assert_done(self->vm, before, 1, SIZE / page);
-}
-
-TEST_F(reinit, waits_for_a_run_that_enters_the_guest)
-{
-	struct kvm_vcpu *vcpu;
-	struct done before;
-
-	add_vcpus(self->vm, &vcpu, 1);
-	run_on(vcpu, BARE_GPA, END, 0);
-
-	before = done(self->vm);
-	bare_init(vcpu, false);
-	bare_start(vcpu, BARE_GPA, (struct bare_work) { });
-	vcpu->run->immediate_exit = 1;
-	TEST_ASSERT(__vcpu_run(vcpu) == -1 && errno == EINTR, "Not interrupted");
-	vcpu->run->immediate_exit = 0;
-	assert_done(self->vm, before, 0, 0);
-	bare_load(self->mem, 3);
-	assert_report(bare_run(vcpu), 3, 0);
-	assert_done(self->vm, before, 1, SIZE / page);
-}
-
-static void *run_asleep(void *arg)
-{
-	struct runner *r = arg;
-
-	WRITE_ONCE(r->report.name, syscall(SYS_gettid));
-	if (__vcpu_run(r->vcpu) != -1 || errno != EINTR)
-		TEST_FAIL("A vCPU that is powered off has run");
-	return NULL;
-}
-
-static void on_signal(int sig)
-{
-}
-
-/* It has nothing to do but KVM_RUN, and nothing else to sleep in. */
-static void wait_until_asleep(struct runner *r)
-{
-	char path[64], text[64];
-	FILE *f;
-
-	while (!READ_ONCE(r->report.name))
-		sched_yield();
-	snprintf(path, sizeof(path), "/proc/self/task/%lu/stat", r->report.name);
-	do {
-		sched_yield();
-		f = fopen(path, "r");
-		TEST_ASSERT(f && fgets(text, sizeof(text), f), "Cannot read %s", path);
-		fclose(f);
-	} while (!strstr(text, ") S "));
-}
-
-static void sleep_in_run(struct runner *r, struct kvm_vcpu *vcpu)
-{
-	*r = (struct runner) { .vcpu = vcpu };
-	pthread_create(&r->thread, NULL, run_asleep, r);
-	wait_until_asleep(r);
-}
-
-static void wake(struct runner *r)
-{
-	pthread_kill(r->thread, SIGUSR1);
-	pthread_join(r->thread, NULL);
-}
-
-TEST_F(reinit, is_not_done_by_a_vcpu_that_is_powered_off)
-{
-	struct sigaction action = { .sa_handler = on_signal };
-	struct done before;
-	struct runner r;
-
-	add_vcpus(self->vm, self->vcpus, 2);
-	run_on(self->vcpus[0], BARE_GPA, END, 0);
-	idle(self->vcpus[1]);
-	sigaction(SIGUSR1, &action, NULL);
-
-	before = done(self->vm);
-	bare_init(self->vcpus[1], true);
-	bare_init(self->vcpus[0], false);
-	sleep_in_run(&r, self->vcpus[1]);
-	wake(&r);
-	assert_done(self->vm, before, 0, 0);
-
-	sleep_in_run(&r, self->vcpus[1]);
-	assert_done(self->vm, before, 0, 0);
-	bare_load(self->mem, 4);
-	assert_report(run_on(self->vcpus[0], BARE_GPA + page, END, 0), 4, 0);
-	assert_done(self->vm, before, 1, SIZE / page);
-	wake(&r);
-	assert_done(self->vm, before, 1, SIZE / page);
 }
 
 /*
@@ -570,11 +615,9 @@ TEST_F(reinit, is_not_done_by_a_vcpu_that_is_powered_off)
 
 static bool stop;
 
-/* Exits of a vCPU that runs on, and what it wrote the last time. */
 struct sibling {
 	pthread_t thread;
 	struct kvm_vcpu *vcpu;
-	uint64_t *word;
 	uint64_t runs;
 };
 
@@ -585,7 +628,7 @@ static void *run_on_and_on(void *arg)
 
 	/* Each time it finds what it wrote, and nobody else does. */
 	for (value = 1; !READ_ONCE(stop); value++) {
-		vcpu_set_reg(s->vcpu, ARM64_CORE_REG(regs.regs[5]), value);
+		bare_set_x(s->vcpu, 5, value);
 		sum = bare_run(s->vcpu).sum;
 		TEST_ASSERT(sum == value - 1, "Lost a write: %lu, not %lu", sum, value - 1);
 		WRITE_ONCE(s->runs, value);
@@ -595,10 +638,11 @@ static void *run_on_and_on(void *arg)
 
 static void sibling_start(struct sibling *s, struct kvm_vcpu *vcpu, char *mem, uint64_t gpa)
 {
-	*s = (struct sibling) { .vcpu = vcpu, .word = word(mem, gpa) };
-	bare_load((void *)s->word + page, 100);
+	*s = (struct sibling) { .vcpu = vcpu };
+	*word(mem, gpa) = 0;
+	bare_load(word(mem, gpa + page), 100);
 	bare_start(vcpu, gpa + page, (struct bare_work) {
-		.start = gpa, .end = gpa + 1, .stride = page,
+		.start = gpa, .end = gpa + 1, .stride = page, .mmu = true,
 	});
 	WRITE_ONCE(stop, false);
 	pthread_create(&s->thread, NULL, run_on_and_on, s);
@@ -619,55 +663,38 @@ static void sibling_end(struct sibling *s)
 	pthread_join(s->thread, NULL);
 }
 
-TEST_F(reinit, is_not_done_by_a_sibling_that_runs_on)
+/* A thread of the VMM changes @arg, while vCPU 0 is reset and vCPU 1 runs on. */
+static void reset_meanwhile(struct kvm_vcpu **vcpus, char *mem, struct watch *data,
+			    void *(*change)(void *), void *arg, int times)
 {
-	struct kvm_vcpu **vcpus = self->vcpus;
-	struct done before;
-	struct sibling s;
-	int i;
-
-	add_vcpus(self->vm, vcpus, 2);
-	run_on(vcpus[0], BARE_GPA, END, 0);
-	sibling_start(&s, vcpus[1], self->mem, END - 2 * page);
-	sibling_has_run(&s);
-
-	for (i = 1; i <= 20; i++) {
-		before = done(self->vm);
-		bare_init(vcpus[0], false);
-		sibling_has_run(&s);
-		assert_done(self->vm, before, 0, 0);
-		bare_load(self->mem, i);
-		*word(self->mem, END - 3 * page) = i;
-		assert_report(run_on(vcpus[0], BARE_GPA + page, END - 2 * page, 0), i, i);
-		assert_done(self->vm, before, 1, SIZE / page);
-	}
-	sibling_end(&s);
-}
-
-/* A thread of the VMM that changes memory, while vCPU 0 is reset and vCPU 1 runs on. */
-static void reset_meanwhile(struct kvm_vm *vm, struct kvm_vcpu **vcpus, char *mem,
-			    void *(*change)(void *), int times)
-{
+	uint64_t end = BARE_GPA + 64 * page, sum;
 	pthread_t thread;
-	struct done before;
 	struct sibling s;
 	int i;
 
-	add_vcpus(vm, vcpus, 2);
 	run_on(vcpus[0], BARE_GPA, END, 0);
 	sibling_start(&s, vcpus[1], mem, END - 2 * page);
-	pthread_create(&thread, NULL, change, mem);
+	if (change)
+		pthread_create(&thread, NULL, change, arg);
 
 	for (i = 1; i <= times; i++) {
-		before = done(vm);
 		bare_init(vcpus[0], false);
-		bare_load(mem, i);
-		*word(mem, BARE_GPA + page) = i;
-		assert_report(run_on(vcpus[0], BARE_GPA + page, BARE_GPA + SIZE / 2, 0), i, i);
-		TEST_ASSERT_EQ(done(vm).reinits - before.reinits, 1);
+		sibling_has_run(&s);
+		for (sum = 0; sum < 64; sum++)
+			*word(mem, BARE_GPA + sum * page) = i;
+		watch_start();
+		assert_report(run_on(vcpus[0], BARE_GPA, end, 0), 1, 64ul * i);
+		watch_end(data);
+		assert_faulted_in(data, BARE_GPA, end, 1);
 	}
 	sibling_end(&s);
-	pthread_join(thread, NULL);
+	if (change)
+		pthread_join(thread, NULL);
+}
+
+TEST_F(reinit, goes_with_a_sibling_that_runs_on)
+{
+	reset_meanwhile(self->vcpus, self->mem, &self->data, NULL, NULL, 20);
 }
 
 #define CHANGED	(SIZE / 2)	/* from there to the sibling's pages */
@@ -690,50 +717,45 @@ static void *drop_and_touch(void *arg)
 
 TEST_F(reinit, goes_with_memory_that_is_unmapped)
 {
-	reset_meanwhile(self->vm, self->vcpus, self->mem, drop_and_touch, 200);
+	reset_meanwhile(self->vcpus, self->mem, &self->data, drop_and_touch, self->mem, 50);
 }
-
-static struct kvm_vm *slots_vm;
-static char *slots_mem;
 
 static void *change_memslots(void *arg)
 {
+	void *mem = mmap_pages(SZ_2M, MADV_NOHUGEPAGE);
 	uint64_t gpa = END + SZ_2M;
+	struct kvm_vm *vm = arg;
 
 	while (!READ_ONCE(stop)) {
-		vm_set_user_memory_region(slots_vm, BARE_SLOT + 1, 0, gpa, SZ_2M, slots_mem);
-		vm_set_user_memory_region(slots_vm, BARE_SLOT + 1, 0, gpa + SZ_2M, SZ_2M,
-					  slots_mem);
-		vm_set_user_memory_region(slots_vm, BARE_SLOT + 1, KVM_MEM_LOG_DIRTY_PAGES,
-					  gpa + SZ_2M, SZ_2M, slots_mem);
-		vm_set_user_memory_region(slots_vm, BARE_SLOT + 1, 0, 0, 0, NULL);
+		vm_set_user_memory_region(vm, BARE_SLOT + 1, 0, gpa, SZ_2M, mem);
+		vm_set_user_memory_region(vm, BARE_SLOT + 1, 0, gpa + SZ_2M, SZ_2M, mem);
+		vm_set_user_memory_region(vm, BARE_SLOT + 1, KVM_MEM_LOG_DIRTY_PAGES,
+					  gpa + SZ_2M, SZ_2M, mem);
+		vm_set_user_memory_region(vm, BARE_SLOT + 1, 0, 0, 0, NULL);
 	}
 	return NULL;
 }
 
 TEST_F(reinit, goes_with_memslots_that_change)
 {
-	slots_vm = self->vm;
-	slots_mem = mmap_pages(SZ_2M);
-	reset_meanwhile(self->vm, self->vcpus, self->mem, change_memslots, 200);
+	reset_meanwhile(self->vcpus, self->mem, &self->data, change_memslots, self->vm, 50);
 }
 
 TEST_F(reinit, leaves_the_dirty_log_alone)
 {
 	unsigned long *log = calloc(SIZE / page / 8 + 8, 1);
-	struct kvm_vcpu *vcpu;
-	struct done before;
+	struct kvm_vcpu *vcpu = self->vcpus[0];
 	int i;
 
-	add_vcpus(self->vm, &vcpu, 1);
-	run_on(vcpu, BARE_GPA + page, END, 5);
+	run_on(vcpu, BARE_GPA, END, 5);
 	bare_slot(self->vm, KVM_MEM_LOG_DIRTY_PAGES, SIZE, self->mem);
 	kvm_vm_get_dirty_log(self->vm, BARE_SLOT, log);
 
-	before = done(self->vm);
 	bare_init(vcpu, false);
-	assert_report(run_on(vcpu, BARE_GPA + page, END, 0), 1, 5 * (SIZE / page - 1));
-	assert_done(self->vm, before, 1, SIZE / page);
+	watch_start();
+	assert_report(run_on(vcpu, BARE_GPA, END, 0), 1, 5 * SIZE / page);
+	watch_end(&self->data);
+	assert_faulted_in(&self->data, BARE_GPA, END, 1);
 	kvm_vm_get_dirty_log(self->vm, BARE_SLOT, log);
 	for (i = 0; i < SIZE / page / 64; i++)
 		TEST_ASSERT_EQ(log[i], 0);
@@ -747,109 +769,65 @@ TEST_F(reinit, leaves_the_dirty_log_alone)
 }
 
 /*
- * Memory of other kinds
+ * Device memory
  */
-
-/* All of the memory in blocks of stage 2, as many faults as that are. */
-static void assert_blocks_are_cleaned(struct kvm_vm *vm, struct kvm_vcpu **vcpus, char *mem)
-{
-	uint64_t gpa, sum = 0;
-	struct done before;
-
-	bare_load(mem, 1);
-	add_vcpus(vm, vcpus, 1);
-	trace_on();
-	run_on(vcpus[0], BARE_GPA + page, END, 1);
-	TEST_ASSERT_EQ(faults(BARE_GPA + SZ_2M, END), SIZE / SZ_2M - 1);
-
-	before = done(vm);
-	bare_init(vcpus[0], false);
-	bare_load(mem, 9);
-	for (gpa = BARE_GPA + page; gpa < END; gpa += page) {
-		*word(mem, gpa) = gpa;
-		sum += gpa;
-	}
-	write_file(TRACE "trace", "");
-	assert_report(run_on(vcpus[0], BARE_GPA + page, END, 0), 9, sum);
-	trace_off();
-	assert_done(vm, before, 1, SIZE / page);
-	TEST_ASSERT_EQ(cleaned(BARE_GPA, END), fwb ? 0 : SIZE);
-	for (gpa = BARE_GPA; gpa < END; gpa += SZ_2M)
-		TEST_ASSERT_EQ(cleaned(gpa, gpa + SZ_2M), fwb ? 0 : SZ_2M);
-	/* In place: nothing is to be faulted in again. */
-	TEST_ASSERT_EQ(faults(BARE_GPA, END), 0);
-}
-
-TEST_F(reinit, cleans_transparent_huge_pages)
-{
-	char *mem = bare_mmap(SIZE + SZ_2M);
-
-	if (page != SZ_4K)
-		SKIP(return, "for pages of 4K, whose blocks are of 2M");
-	if (access("/sys/kernel/mm/transparent_hugepage", F_OK))
-		SKIP(return, "kernel without transparent huge pages");
-	mem = (char *)align_up((uintptr_t)mem, SZ_2M);
-	TEST_ASSERT(!madvise(mem, SIZE, MADV_HUGEPAGE), __KVM_SYSCALL_ERROR("madvise()", -1));
-	memset(mem, 0, SIZE);
-	vm_set_user_memory_region(self->vm, BARE_SLOT, 0, 0, 0, NULL);
-	bare_slot(self->vm, 0, SIZE, mem);
-	assert_blocks_are_cleaned(self->vm, self->vcpus, mem);
-}
-
-#define NR_HUGEPAGES "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
-
-TEST_F(reinit, cleans_hugetlb_pages)
-{
-	char *mem;
-
-	if (page != SZ_4K)
-		SKIP(return, "for pages of 4K, whose blocks are of 2M");
-	write_file(NR_HUGEPAGES, "4");
-	mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
-	TEST_ASSERT(mem != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap()", -1));
-	memset(mem, 0, SIZE);
-	vm_set_user_memory_region(self->vm, BARE_SLOT, 0, 0, 0, NULL);
-	bare_slot(self->vm, 0, SIZE, mem);
-	assert_blocks_are_cleaned(self->vm, self->vcpus, mem);
-	vm_set_user_memory_region(self->vm, BARE_SLOT, 0, 0, 0, NULL);
-	munmap(mem, SIZE);
-	write_file(NR_HUGEPAGES, "0");
-}
 
 /* The flash of QEMU's virt machine, all zeros: hw/arm/virt.c */
 #define FLASH_PA	0x04000000ul
 #define FLASH_GPA	(END + SZ_2M)
 
-TEST_F(reinit, does_not_touch_a_device)
+TEST_F(reinit, leaves_a_device_mapped)
 {
-	struct kvm_vcpu *vcpu;
-	struct done before;
+	struct kvm_vcpu *vcpu = self->vcpus[0];
+	struct watch device;
 	int i, fd = open("/dev/mem", O_RDWR | O_SYNC);
 	void *flash;
 
+	if (access("/sys/firmware/devicetree/base/flash@0", F_OK))
+		SKIP(return, "machine without the flash of QEMU's virt machine");
 	TEST_ASSERT(fd >= 0, "Cannot open /dev/mem");
 	flash = mmap(NULL, 4 * page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, FLASH_PA);
 	TEST_ASSERT(flash != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap() of /dev/mem", -1));
 	vm_set_user_memory_region(self->vm, BARE_SLOT + 1, 0, FLASH_GPA, 4 * page, flash);
+	device = watch(FLASH_GPA, flash, 4 * page);
 
-	add_vcpus(self->vm, &vcpu, 1);
-	trace_on();
-	run_on(vcpu, BARE_GPA, END, 0);
+	watch_start();
 	run_on(vcpu, FLASH_GPA, FLASH_GPA + 4 * page, 0);
-	TEST_ASSERT_EQ(faults(FLASH_GPA, FLASH_GPA + 4 * page), 4);
+	watch_end(&device);
+	for (i = 0; i < 4; i++)
+		assert_seen(&device, i, 0, 1);
 
-	for (i = 0; i < 3; i++) {
-		write_file(TRACE "trace", "");
-		before = done(self->vm);
-		bare_init(vcpu, false);
-		run_on(vcpu, FLASH_GPA, FLASH_GPA + 4 * page, 0);
-		assert_done(self->vm, before, 1, SIZE / page);
-		TEST_ASSERT_EQ(cleaned(FLASH_GPA, FLASH_GPA + 4 * page), 0);
-		/* It stays mapped, too. */
-		TEST_ASSERT_EQ(faults(FLASH_GPA, FLASH_GPA + 4 * page), 0);
-	}
-	trace_off();
+	watch_start();
+	bare_init(vcpu, false);
+	run_on(vcpu, FLASH_GPA, FLASH_GPA + 4 * page, 0);
+	watch_end(&device);
+	for (i = 0; i < 4; i++)
+		assert_seen(&device, i, 0, 0);
+}
+
+/* GICV has no memslot to be faulted in from. */
+#define VGIC_DIST	0x08000000ul
+#define VGIC_CPU	0x08010000ul
+#define GICC_IIDR	0xfc
+
+TEST_F(reinit, leaves_the_virtual_cpu_interface_of_a_gicv2_mapped)
+{
+	uint64_t dist = VGIC_DIST, cpu = VGIC_CPU, iidr;
+	struct kvm_vcpu *vcpu = self->vcpus[0];
+	int fd;
+
+	fd = __kvm_create_device(self->vm, KVM_DEV_TYPE_ARM_VGIC_V2);
+	if (fd < 0)
+		SKIP(return, "host without a GICv2");
+	kvm_device_attr_set(fd, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_V2_ADDR_TYPE_DIST, &dist);
+	kvm_device_attr_set(fd, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_V2_ADDR_TYPE_CPU, &cpu);
+	kvm_device_attr_set(fd, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, NULL);
+
+	run_on(vcpu, BARE_GPA, END, 1);
+	iidr = run_on(vcpu, VGIC_CPU + GICC_IIDR - 4, VGIC_CPU + GICC_IIDR, 0).sum;
+	TEST_ASSERT(iidr, "No GICV");
+	bare_init(vcpu, false);
+	TEST_ASSERT_EQ(run_on(vcpu, VGIC_CPU + GICC_IIDR - 4, VGIC_CPU + GICC_IIDR, 0).sum, iidr);
 }
 
 int main(int argc, char **argv)

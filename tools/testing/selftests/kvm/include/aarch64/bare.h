@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A guest as it comes out of reset: MMU and caches off, no stack, no libraries.  Its
- * program is a page that the VMM writes, and its memory a memslot of the VMM's.
+ * A guest as it comes out of reset: MMU and caches off, no stack, no libraries. Its
+ * program and its translation table are two pages of their own, its data is a memslot
+ * of the test.
  */
 #ifndef SELFTEST_KVM_BARE_H
 #define SELFTEST_KVM_BARE_H
@@ -14,28 +15,53 @@
 #include "processor.h"
 #include "test_util.h"
 
-#define BARE_SLOT	10
+#define BARE_CODE_SLOT	10
+#define BARE_SLOT	11
+#define BARE_CODE	0x3fe00000ul
 #define BARE_GPA	0x40000000ul	/* 1 GiB: aligned to whatever a block can be */
 #define BARE_MMIO	0x700000000ul	/* no memory */
 
 /*
- * Reads a word every x2 bytes from x0 to x1, writes x5 to it unless that is 0, and reports
- * what the program is called and the sum of all that was read.  Then once more.
+ * Turns MMU and caches on if x9 is set. Reads a word every x2 bytes from x0 to x1, and
+ * writes x5 to it unless x5 is 0. Makes the call of PSCI in x14 to x16 unless x14 is 0.
+ * Reports the name of the program, and the sum of all words plus the result of the
+ * call. Starts over.
  */
 asm(".pushsection .rodata\n"
 	"bare_program:\n"
 	"	movz	x4, #0\n"		/* the name */
-	"	mov	x6, xzr\n"
+	"	movz	x3, #7, lsl #32\n"	/* BARE_MMIO */
+	"	cbz	x9, 1f\n"
+	"	msr	mair_el1, x10\n"
+	"	msr	tcr_el1, x11\n"
+	"	msr	ttbr0_el1, x9\n"
+	"	mov	x9, xzr\n"
+	"	tlbi	vmalle1\n"
+	"	dsb	nsh\n"
+	"	isb\n"
+	"	mrs	x12, sctlr_el1\n"
+	"	orr	x12, x12, x13\n"
+	"	msr	sctlr_el1, x12\n"
+	"	isb\n"
+	"1:	mov	x6, xzr\n"
 	"	mov	x7, x0\n"
-	"1:	cmp	x7, x1\n"
-	"	b.hs	3f\n"
+	"2:	cmp	x7, x1\n"
+	"	b.hs	4f\n"
 	"	ldr	x8, [x7]\n"
 	"	add	x6, x6, x8\n"
-	"	cbz	x5, 2f\n"
+	"	cbz	x5, 3f\n"
 	"	str	x5, [x7]\n"
-	"2:	add	x7, x7, x2\n"
-	"	b	1b\n"
-	"3:	str	x4, [x3]\n"
+	"3:	add	x7, x7, x2\n"
+	"	b	2b\n"
+	"4:	cbz	x14, 5f\n"
+	"	mov	x0, x14\n"
+	"	mov	x1, x15\n"
+	"	mov	x2, x16\n"
+	"	mov	x14, xzr\n"
+	"	hvc	#0\n"
+	"	add	x6, x6, x0\n"
+	"	movz	x3, #7, lsl #32\n"
+	"5:	str	x4, [x3]\n"
 	"	str	x6, [x3]\n"
 	"	b	bare_program\n"
 	"bare_program_end:\n"
@@ -45,6 +71,8 @@ extern const char bare_program[], bare_program_end[];
 
 struct bare_work {
 	uint64_t start, end, stride, value;
+	bool mmu;
+	uint64_t psci, target, entry;
 };
 
 struct bare_report {
@@ -62,11 +90,6 @@ static inline void bare_load(void *page, uint16_t name)
 	memcpy(page, &insn, sizeof(insn));
 }
 
-static inline void bare_slot(struct kvm_vm *vm, uint32_t flags, size_t size, void *mem)
-{
-	vm_set_user_memory_region(vm, BARE_SLOT, flags, BARE_GPA, size, mem);
-}
-
 static inline void *bare_mmap(size_t size)
 {
 	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -75,25 +98,59 @@ static inline void *bare_mmap(size_t size)
 	return mem;
 }
 
+/*
+ * The pages of program and table: 4K granule, blocks of 1 GiB, the last of them for
+ * BARE_MMIO. Arm ARM, VMSAv8-64 Block descriptor.
+ */
+static inline void *bare_code(struct kvm_vm *vm)
+{
+	size_t page = getpagesize();
+	void *code = bare_mmap(2 * page);
+	uint64_t *table = code + page, i;
+
+	for (i = 0; i <= BARE_MMIO >> 30; i++)
+		table[i] = i << 30 | 1 << 10 /* AF */ | 3 << 8 /* SH */ | 1;
+	table[BARE_MMIO >> 30] |= 1 << 2;	/* attribute 1 */
+	bare_load(code, 1);
+	vm_set_user_memory_region(vm, BARE_CODE_SLOT, 0, BARE_CODE, 2 * page, code);
+	return code;
+}
+
+static inline void bare_slot(struct kvm_vm *vm, uint32_t flags, size_t size, void *mem)
+{
+	vm_set_user_memory_region(vm, BARE_SLOT, flags, BARE_GPA, size, mem);
+}
+
 static inline void bare_init(struct kvm_vcpu *vcpu, bool power_off)
 {
 	struct kvm_vcpu_init init;
 
 	vm_ioctl(vcpu->vm, KVM_ARM_PREFERRED_TARGET, &init);
+	init.features[0] |= BIT(KVM_ARM_VCPU_PSCI_0_2);
 	if (power_off)
 		init.features[0] |= BIT(KVM_ARM_VCPU_POWER_OFF);
 	vcpu_ioctl(vcpu, KVM_ARM_VCPU_INIT, &init);
 }
 
+#define bare_set_x(vcpu, n, value) \
+	vcpu_set_reg(vcpu, ARM64_CORE_REG(regs.regs[n]), value)
+
 /* Have a vCPU start with the program at @gpa. */
 static inline void bare_start(struct kvm_vcpu *vcpu, uint64_t gpa, struct bare_work work)
 {
 	vcpu_set_reg(vcpu, ARM64_CORE_REG(regs.pc), gpa);
-	vcpu_set_reg(vcpu, ARM64_CORE_REG(regs.regs[0]), work.start);
-	vcpu_set_reg(vcpu, ARM64_CORE_REG(regs.regs[1]), work.end);
-	vcpu_set_reg(vcpu, ARM64_CORE_REG(regs.regs[2]), work.stride);
-	vcpu_set_reg(vcpu, ARM64_CORE_REG(regs.regs[3]), BARE_MMIO);
-	vcpu_set_reg(vcpu, ARM64_CORE_REG(regs.regs[5]), work.value);
+	bare_set_x(vcpu, 0, work.start);
+	bare_set_x(vcpu, 1, work.end);
+	bare_set_x(vcpu, 2, work.stride);
+	bare_set_x(vcpu, 5, work.value);
+	bare_set_x(vcpu, 9, work.mmu ? BARE_CODE + getpagesize() : 0);
+	bare_set_x(vcpu, 10, 0xff);	/* MAIR: 0 is Normal, write-back; 1 Device */
+	/* TCR: T0SZ 25, IRGN0 and ORGN0 write-back, SH0 inner, EPD1, IPS 36 bits */
+	bare_set_x(vcpu, 11, 25ul | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 1ul << 32);
+	bare_set_x(vcpu, 13, 1 << 12 | 1 << 2 | 1);	/* SCTLR: I, C, M */
+	bare_set_x(vcpu, 14, work.psci);
+	bare_set_x(vcpu, 15, work.target);
+	bare_set_x(vcpu, 16, work.entry);
 }
 
 static inline uint64_t bare_run_to_store(struct kvm_vcpu *vcpu)
