@@ -169,7 +169,7 @@ job_initramfs()
 		done < <(modules_for "$platform") >"$t/lab/modules"
 	fi
 	[[ $variant != kcsan.* ]] || kcsan_scope "$(kernel_dir "$variant" "${whose/ours/}")" >"$t/lab/kcsan"
-	[[ $platform = [vn]*he ]] || cp "$(holdvm)" "$t/lab/"
+	[[ $(platform_arch "$platform") = arm64 ]] || cp "$(holdvm)" "$t/lab/"
 	(cd "$t" && into "$out.job.gz" pack)
 	cat "$BUILD/initramfs.$(platform_arch "$platform").cpio.gz" "$out.job.gz" >"$out"
 	rm -rf "$t" "$out.job.gz"
@@ -201,7 +201,8 @@ check_accel()
 	fi
 }
 
-# machine PLATFORM: the emulator's command line but for kernel, initrd, channels. With
+# machine PLATFORM: the emulator's command line but for kernel, initrd, channels. n1 has
+# VHE without FEAT_S2FWB, and a GICv2, whose GICV page KVM maps into guests. With
 # icount an instruction is a nanosecond, and nothing but the guest makes a boot differ.
 machine()
 {
@@ -213,6 +214,7 @@ machine()
 	tcg/svm) echo qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2G ;;
 	tcg/vhe) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=3 -cpu max -smp 2 -m 2G ;;
 	tcg/nvhe) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=3 -cpu cortex-a57 -smp 2 -m 2G ;;
+	tcg/n1) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=2 -cpu neoverse-n1 -smp 2 -m 2G ;;
 	esac
 }
 

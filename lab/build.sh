@@ -7,8 +7,8 @@ platform_arch()
 {
 	case $1 in
 	svm|vmx)  echo x86_64 ;;
-	vhe|nvhe) echo arm64 ;;
-	*) die "unknown PLATFORM=$1; it is one of: svm vmx vhe nvhe" ;;
+	vhe|nvhe|n1) echo arm64 ;;
+	*) die "unknown PLATFORM=$1; it is one of: svm vmx vhe nvhe n1" ;;
 	esac
 }
 

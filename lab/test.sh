@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # make run, make test, make test-VARIANT, make base-test.
 
-PLATFORMS_ALL="svm vmx vhe nvhe"
+PLATFORMS_ALL="svm vmx vhe nvhe n1"
 TESTS_LIST=$TOP/lab/tests.list
 RESULTS=$BUILD/results
 
@@ -49,7 +49,7 @@ tests_of()
 {
 	case $1 in
 	x86_64) { tests_on svm; tests_on vmx; echo gpc_bench; } ;;
-	arm64)  { tests_on vhe; tests_on nvhe; echo gpc_bench; } ;;
+	arm64)  { tests_on vhe; tests_on nvhe; tests_on n1; echo gpc_bench; } ;;
 	esac | awk '!seen[$0]++'
 }
 

@@ -227,7 +227,7 @@ steal_time psci_test hypercalls page_fault_test gpc_bench"
 
 @test "run: the list that there is names back ends, and each test once" {
 	is "$(sed 's/#.*//; /^!/d; /^[[:space:]]*$/d' "$LAB/tests.list" |
-		awk '$2 !~ /^(svm|vmx|vhe|nvhe)(,(svm|vmx|vhe|nvhe))*$/ || seen[$1]++')" ""
+		awk '$2 !~ /^(svm|vmx|vhe|nvhe|n1)(,(svm|vmx|vhe|nvhe|n1))*$/ || seen[$1]++')" ""
 }
 
 # --- make test

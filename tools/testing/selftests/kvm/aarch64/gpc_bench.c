@@ -65,15 +65,6 @@ static bool is_tick_an_instruction(void)
 	return labs(many - few - 1000) <= 1;
 }
 
-static void *mmap_aligned(size_t size, int advice)
-{
-	void *mem = bare_mmap(size + SZ_2M);
-
-	mem = (void *)align_up((uintptr_t)mem, SZ_2M);
-	TEST_ASSERT(!madvise(mem, size, advice), __KVM_SYSCALL_ERROR("madvise()", -1));
-	return memset(mem, 1, size);
-}
-
 static void guest(void)
 {
 	for (;;)
@@ -96,14 +87,6 @@ static void bench_stolen(void)
 	kvm_vm_free(vm);
 }
 
-static void run(struct kvm_vcpu *vcpu, bool mmu, uint64_t start, uint64_t end)
-{
-	bare_start(vcpu, BARE_CODE, (struct bare_work) {
-		.start = start, .end = end, .stride = getpagesize(), .value = 1, .mmu = mmu,
-	});
-	TEST_ASSERT_EQ(bare_run(vcpu).name, 1);
-}
-
 static void bench_again(void)
 {
 	struct kvm_vm *vm = vm_create_barebones();
@@ -117,14 +100,14 @@ static void bench_again(void)
 	bare_init(ran, false);
 	bare_init(never, false);
 	plain = MEDIAN(bare_init(never, false));
-	run(ran, false, 0, 0);
+	bare_run_on(ran, false, 0, 0, 1);
 	bare_init(ran, false);
 	gpc_figure(MEDIAN(bare_init(ran, false)) - plain, "reinit_again");
 
 	for (i = 0; i < NR_SLOTS; i++)
 		vm_set_user_memory_region(vm, BARE_SLOT + i, 0, BARE_GPA + 2 * i * page, page,
 					  mem + i * page);
-	run(ran, false, 0, 0);
+	bare_run_on(ran, false, 0, 0, 1);
 	bare_init(ran, false);
 	gpc_figure(MEDIAN(bare_init(ran, false)) - plain, "reinit_slots");
 	kvm_vm_free(vm);
@@ -139,7 +122,7 @@ static void bench_reset(size_t size, const char *kind, int advice)
 	void *mem;
 	int i, j;
 
-	mem = mmap_aligned(size * SZ_1M, advice);
+	mem = bare_mem(size * SZ_1M, advice);
 	bare_code(vm);
 	bare_slot(vm, 0, size * SZ_1M, mem);
 
@@ -147,7 +130,7 @@ static void bench_reset(size_t size, const char *kind, int advice)
 		vcpus[i] = __vm_vcpu_add(vm, i);
 	for (i = 0; i < NR_VCPUS; i++) {
 		bare_init(vcpus[i], false);
-		run(vcpus[i], false, start, i ? start : end);
+		bare_run_on(vcpus[i], false, start, i ? start : end, 1);
 	}
 
 	for (j = 0; j < ARRAY_SIZE(resets); j++) {
@@ -155,10 +138,10 @@ static void bench_reset(size_t size, const char *kind, int advice)
 		for (i = 0; i < resets[j]; i++)
 			bare_init(vcpus[i], false);
 		for (i = 0; i < resets[j]; i++)
-			run(vcpus[i], true, 0, 0);
+			bare_run_on(vcpus[i], true, 0, 0, 1);
 		reset = now();
 		gpc_figure(reset - before, "reset_%zu_%s_%d", size, kind, resets[j]);
-		run(vcpus[0], false, start, end);
+		bare_run_on(vcpus[0], false, start, end, 1);
 		gpc_figure(now() - before, "ready_%zu_%s_%d", size, kind, resets[j]);
 	}
 

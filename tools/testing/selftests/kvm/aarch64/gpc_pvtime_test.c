@@ -415,7 +415,7 @@ PVTIME_TEST(does_not_write_to_a_device)
 	run(vcpu);
 	TEST_ASSERT_EQ(call(vcpu, PV_TIME_ST, 0), RECORD);
 	for (i = 0; i < SIZE; i++)
-		TEST_ASSERT(!((volatile uint8_t *)flash)[i], "Written to the device at %zu", i);
+		TEST_ASSERT(!READ_ONCE(flash[i]), "Written to the device at %zu", i);
 
 	/* The record is kept from when there is memory. */
 	slot_delete(vcpu->vm);

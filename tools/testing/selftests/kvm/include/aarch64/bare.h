@@ -11,6 +11,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <linux/sizes.h>
+
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
@@ -98,6 +100,16 @@ static inline void *bare_mmap(size_t size)
 	return mem;
 }
 
+/* Zeros, at an address that is aligned for blocks of 2 MiB */
+static inline void *bare_mem(size_t size, int advice)
+{
+	char *mem = bare_mmap(size + SZ_2M);
+
+	mem = (char *)align_up((uintptr_t)mem, SZ_2M);
+	(void)madvise(mem, size, advice);
+	return memset(mem, 0, size);
+}
+
 /*
  * The pages of program and table: 4K granule, blocks of 1 GiB, the last of them for
  * BARE_MMIO. Arm ARM, VMSAv8-64 Block descriptor.
@@ -130,6 +142,16 @@ static inline void bare_init(struct kvm_vcpu *vcpu, bool power_off)
 	if (power_off)
 		init.features[0] |= BIT(KVM_ARM_VCPU_POWER_OFF);
 	vcpu_ioctl(vcpu, KVM_ARM_VCPU_INIT, &init);
+}
+
+static inline void bare_add_vcpus(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n)
+{
+	int i;
+
+	for (i = 0; i < n; i++)
+		vcpus[i] = __vm_vcpu_add(vm, i);
+	for (i = 0; i < n; i++)
+		bare_init(vcpus[i], false);
 }
 
 #define bare_set_x(vcpu, n, value) \
@@ -176,6 +198,19 @@ static inline struct bare_report bare_run(struct kvm_vcpu *vcpu)
 	/* The store is done with, before the vCPU may be initialized. */
 	vcpu_run_complete_io(vcpu);
 	return report;
+}
+
+/*
+ * Read a word of each page of [@start, @end), and write @value to it unless @value is 0.
+ * With @mmu, turn the MMU and the caches on first, as a guest does that boots.
+ */
+static inline struct bare_report bare_run_on(struct kvm_vcpu *vcpu, bool mmu, uint64_t start,
+					     uint64_t end, uint64_t value)
+{
+	bare_start(vcpu, BARE_CODE, (struct bare_work) {
+		.start = start, .end = end, .stride = getpagesize(), .value = value, .mmu = mmu,
+	});
+	return bare_run(vcpu);
 }
 
 #endif /* SELFTEST_KVM_BARE_H */

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A reset of a VM, whole (Documentation/virt/kvm/arm/reinit.rst): all vCPUs are
+ * initialized again, the VMM writes a new image, each vCPU turns its MMU and its caches
+ * on, and the first one touches some of the memory that was mapped in the life before.
+ *
+ * The caches of an emulator are coherent, so the values that a guest reads are not
+ * enough: cmo_watch.h tells which pages were maintained.
+ */
+#include <unistd.h>
+
+#include <linux/sizes.h>
+
+#include "bare.h"
+#include "cmo_watch.h"
+#include "kvm_test_harness.h"
+
+#define MAX_VCPUS	64
+#define SIZE		(8ul * SZ_1M)
+#define END		(BARE_GPA + SIZE)
+#define page		cmo_page
+
+#define MMU_OFF	false
+#define MMU_ON	true
+
+static void assert_report(struct bare_report r, uint64_t name, uint64_t sum)
+{
+	TEST_ASSERT(r.name == name && r.sum == sum, "Program %lu read %lu, not %lu and %lu",
+		    r.name, r.sum, name, sum);
+}
+
+static uint64_t *word(char *mem, uint64_t gpa)
+{
+	return (uint64_t *)(mem + (gpa - BARE_GPA));
+}
+
+/* Write other words than before. Returns the sum of those up to @end. */
+static uint64_t write_words(char *mem, uint64_t factor, uint64_t end)
+{
+	uint64_t gpa, sum = 0;
+
+	for (gpa = BARE_GPA; gpa < END; gpa += page) {
+		*word(mem, gpa) = gpa * factor;
+		sum += gpa < end ? gpa * factor : 0;
+	}
+	return sum;
+}
+
+FIXTURE(reset)
+{
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[MAX_VCPUS];
+	char *mem, *code;
+};
+
+FIXTURE_VARIANT(reset)
+{
+	int vcpus;
+	bool blocks;
+};
+
+FIXTURE_VARIANT_ADD(reset, pages_1) { .vcpus = 1, .blocks = false };
+FIXTURE_VARIANT_ADD(reset, pages_2) { .vcpus = 2, .blocks = false };
+FIXTURE_VARIANT_ADD(reset, pages_8) { .vcpus = 8, .blocks = false };
+FIXTURE_VARIANT_ADD(reset, pages_64) { .vcpus = 64, .blocks = false };
+FIXTURE_VARIANT_ADD(reset, blocks_1) { .vcpus = 1, .blocks = true };
+FIXTURE_VARIANT_ADD(reset, blocks_2) { .vcpus = 2, .blocks = true };
+FIXTURE_VARIANT_ADD(reset, blocks_8) { .vcpus = 8, .blocks = true };
+FIXTURE_VARIANT_ADD(reset, blocks_64) { .vcpus = 64, .blocks = true };
+
+FIXTURE_SETUP(reset)
+{
+	if (!cmo_watch_setup())
+		SKIP(return, "kernel without kprobe events");
+	if (variant->blocks && page != SZ_4K)
+		SKIP(return, "for pages of 4K, whose blocks are of 2M");
+	if (variant->blocks && access("/sys/kernel/mm/transparent_hugepage", F_OK))
+		SKIP(return, "kernel without transparent huge pages");
+	self->vm = vm_create_barebones();
+	self->code = bare_code(self->vm);
+	self->mem = bare_mem(SIZE, variant->blocks ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	bare_slot(self->vm, 0, SIZE, self->mem);
+	bare_add_vcpus(self->vm, self->vcpus, variant->vcpus);
+}
+
+FIXTURE_TEARDOWN(reset)
+{
+	kvm_vm_free(self->vm);
+}
+
+static void assert_seen(const struct cmo_watch *w, size_t i, uint32_t cleans, uint32_t faults)
+{
+	TEST_ASSERT(w->seen[i].cleans == cleans && w->seen[i].faults == faults,
+		    "Page %zu: %u times cleaned, %u faults, not %u and %u", i,
+		    w->seen[i].cleans, w->seen[i].faults, cleans, faults);
+}
+
+static void reset(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n, bool blocks,
+		  char *mem, char *code, uint64_t end)
+{
+	struct cmo_watch data = cmo_watch(BARE_GPA, mem, SIZE);
+	struct cmo_watch text = cmo_watch(BARE_CODE, code, page);
+	uint64_t step = blocks ? SZ_2M / page : 1, sum, i, j;
+
+	/* The life before */
+	bare_run_on(vcpus[0], MMU_ON, BARE_GPA, END, ~0ul);
+	for (i = 1; i < n; i++)
+		bare_run_on(vcpus[i], MMU_ON, 0, 0, 0);
+
+	for (j = 2; j < 4; j++) {
+		cmo_watch_start();
+		for (i = 0; i < n; i++)
+			bare_init(vcpus[i], false);
+		cmo_watch_end(&data);
+		/* What was mapped is unmapped and cleaned, once. */
+		for (i = 0; i < data.pages; i++) {
+			bool mapped = j == 2 || i * page < end - BARE_GPA;
+
+			assert_seen(&data, i, !cmo_fwb && mapped, 0);
+		}
+
+		sum = write_words(mem, j, end);
+		bare_load(code, j);
+
+		cmo_watch_start();
+		assert_report(bare_run_on(vcpus[0], MMU_ON, BARE_GPA, end, ~0ul), j, sum);
+		for (i = 1; i < n; i++)
+			assert_report(bare_run_on(vcpus[i], MMU_ON, 0, 0, 0), j, 0);
+		cmo_watch_end(&data);
+		cmo_watch_end(&text);
+
+		/*
+		 * What is touched faults and is cleaned for it, and again when a sibling
+		 * turns its caches on. What is not touched costs nothing.
+		 */
+		for (i = 0; i < data.pages; i++) {
+			bool touched = !cmo_fwb && i * page < end - BARE_GPA;
+
+			assert_seen(&data, i, touched ? n : 0, touched && i % step == 0);
+		}
+		assert_seen(&text, 0, cmo_fwb ? 0 : 1 + n, !cmo_fwb);
+		TEST_ASSERT_EQ(text.seen[0].icache, !cmo_fwb);
+	}
+}
+
+#define RESET(end) \
+	reset(self->vm, self->vcpus, variant->vcpus, variant->blocks, self->mem, self->code, end)
+
+TEST_F(reset, touches_nothing_again)
+{
+	RESET(BARE_GPA);
+}
+
+TEST_F(reset, touches_half_again)
+{
+	RESET(BARE_GPA + SIZE / 2);
+}
+
+TEST_F(reset, touches_all_again)
+{
+	RESET(END);
+}
+
+int main(int argc, char **argv)
+{
+	return test_harness_run(argc, argv);
+}
