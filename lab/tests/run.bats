@@ -394,7 +394,7 @@ vmx: gpc_clock_test gpc_hva_test steal_time kvm_pv_test"
 	rm "$TMP"/boots "$TMP"/svm.ktap
 	go 'tests_on() { echo steal_time; }; verb_base_test'
 	good
-	is "$(boots | cut -d: -f1 | xargs)" "nvhe svm vhe vmx"
+	is "$(boots | cut -d: -f1 | xargs)" "n1 nvhe svm vhe vmx"
 }
 
 @test "run: base-test of one VARIANT is not taken for another's" {
@@ -402,5 +402,5 @@ vmx: gpc_clock_test gpc_hva_test steal_time kvm_pv_test"
 	good
 	rm "$TMP/boots"
 	VARIANT=debug go 'tests_on() { echo steal_time; }; verb_base_test'
-	is "$(boots | cut -d: -f1 | xargs)" "nvhe svm vhe vmx"
+	is "$(boots | cut -d: -f1 | xargs)" "n1 nvhe svm vhe vmx"
 }
