@@ -12,6 +12,7 @@
 #include <asm/kvm_para.h>
 
 #include "cpuid.h"
+#include "run_delay.h"
 #include "steal_time.h"
 #include "trace.h"
 
@@ -84,7 +85,6 @@ int kvm_steal_time_set_msr(struct kvm_vcpu *vcpu, u64 data)
 bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 {
 	struct gfn_to_pfn_cache *gpc = &vcpu->arch.st.cache;
-	u64 run_delay = current->sched_info.run_delay;
 	struct kvm_steal_time *st;
 	bool pv_tlb_flush;
 	u8 preempted = 0;
@@ -112,8 +112,7 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 	WRITE_ONCE(st->version, version);
 	smp_wmb();	/* the guest sees the odd version before what follows */
 
-	WRITE_ONCE(st->steal, st->steal + run_delay - vcpu->arch.st.last_steal);
-	vcpu->arch.st.last_steal = run_delay;
+	WRITE_ONCE(st->steal, st->steal + kvm_run_delay(&vcpu->arch.st.run_delay));
 
 	smp_wmb();	/* ... and an even one after all of it */
 	WRITE_ONCE(st->version, version + 1);

@@ -9,6 +9,7 @@
 #include <linux/sched/stat.h>
 #include <linux/unaligned.h>
 
+#include "run_delay.h"
 #include "x86.h"
 #include "xen.h"
 
@@ -117,30 +118,27 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 static void runstate_enter(struct kvm_vcpu *vcpu, int state)
 {
 	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
-	u64 run_delay, now, delta;
+	u64 waited, now, delta;
 
 	guard(preempt)();
 
-	run_delay = current->sched_info.run_delay;
-	now = get_kvmclock_ns(vcpu->kvm);
+	/* Stand still until a clock that was set back has caught up. */
+	now = max(get_kvmclock_ns(vcpu->kvm), vx->runstate_entry_time);
 	delta = now - vx->runstate_entry_time;
+	waited = kvm_run_delay(&vx->run_delay);
 
 	if (unlikely(!vx->runstate_entry_time))
 		vx->current_runstate = RUNSTATE_offline;
 
 	/*
 	 * Waiting for a CPU is stolen time only for a vCPU that wanted to run.  The
-	 * scheduler has a clock of its own: what is more than has passed comes next
-	 * time, so that no state's time goes back.
+	 * scheduler has a clock of its own: no more is stolen than has passed.
 	 */
 	if (vx->current_runstate == RUNSTATE_running) {
-		u64 stolen = min(run_delay - vx->last_steal, delta);
+		u64 stolen = min(waited, delta);
 
 		delta -= stolen;
 		vx->runstate_times[RUNSTATE_runnable] += stolen;
-		vx->last_steal += stolen;
-	} else {
-		vx->last_steal = run_delay;
 	}
 
 	vx->runstate_times[vx->current_runstate] += delta;
@@ -231,7 +229,7 @@ static int runstate_set_data(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_at
 	vx->runstate_entry_time = 0;
 	memset(vx->runstate_times, 0, sizeof(vx->runstate_times));
 	runstate_add_times(vcpu, data);
-	vx->last_steal = current->sched_info.run_delay;
+	kvm_run_delay(&vx->run_delay);
 	return 0;
 }
 
