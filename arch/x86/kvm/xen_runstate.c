@@ -92,7 +92,8 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 	size_t size = times_offset + RUNSTATE_TIMES_SIZE;
 	void *record;
 
-	if (!gpc->active)
+	/* A vCPU that loses its CPU time and again could fill its dirty ring. */
+	if (!gpc->active || !kvm_dirty_ring_has_room(vcpu))
 		return;
 
 	if (may_sleep) {
