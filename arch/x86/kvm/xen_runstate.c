@@ -3,8 +3,6 @@
  * The runstate of a Xen guest's vCPUs: how long each has been running, waiting for
  * a CPU, blocked and offline, kept in memory that the guest has registered.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/kvm_host.h>
 #include <linux/sched/stat.h>
 #include <linux/unaligned.h>
@@ -24,22 +22,21 @@
 #define RUNSTATE_TIMES_64	offsetof(struct vcpu_runstate_info, state_entry_time)
 #define RUNSTATE_TIMES_SIZE	(sizeof(u64) + sizeof_field(struct kvm_vcpu_xen, runstate_times))
 
-static_assert(RUNSTATE_TIMES_32 == 4);
 static_assert(RUNSTATE_TIMES_32 + RUNSTATE_TIMES_SIZE ==
 	      sizeof(struct compat_vcpu_runstate_info));
 static_assert(RUNSTATE_TIMES_64 + RUNSTATE_TIMES_SIZE == sizeof(struct vcpu_runstate_info));
-static_assert(offsetof(struct kvm_vcpu_xen, runstate_times) ==
-	      offsetof(struct kvm_vcpu_xen, runstate_entry_time) + sizeof(u64));
 
-/*
- * Where in the record the times begin; where they end is where the record does.  The
- * mode may change at any time: an update asks once, and goes by that.
- */
+/* runstate_write() has one way for both. */
+static_assert(!offsetof(struct compat_vcpu_runstate_info, state));
+static_assert(!offsetof(struct vcpu_runstate_info, state));
+static_assert(sizeof_field(struct compat_vcpu_runstate_info, state) == sizeof(u32));
+static_assert(sizeof_field(struct vcpu_runstate_info, state) == sizeof(u32));
+static_assert(XEN_RUNSTATE_UPDATE >> 56 == 0x80);
+
+/* Offset of the times, which run to the end of the record. */
 static size_t runstate_times_offset(struct kvm_vcpu *vcpu)
 {
-	if (IS_ENABLED(CONFIG_64BIT) && READ_ONCE(vcpu->kvm->arch.xen.long_mode))
-		return RUNSTATE_TIMES_64;
-	return RUNSTATE_TIMES_32;
+	return kvm_xen_long_mode(vcpu->kvm) ? RUNSTATE_TIMES_64 : RUNSTATE_TIMES_32;
 }
 
 /*
@@ -85,6 +82,16 @@ static size_t runstate_len(gpa_t gpa, size_t times_offset)
 	return times_offset + RUNSTATE_TIMES_SIZE;
 }
 
+/* A guest that has changed its mode has a record of another length. */
+static void runstate_rebind(struct kvm_vcpu *vcpu, size_t times_offset)
+{
+	struct gfn_to_pfn_cache *gpc = &vcpu->arch.xen.runstate_cache;
+	size_t len = runstate_len(gpc->gpa, times_offset);
+
+	if (gpc->len != len)
+		kvm_gpc_activate_span(gpc, gpc->gpa, len);
+}
+
 static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 {
 	struct gfn_to_pfn_cache *gpc = &vcpu->arch.xen.runstate_cache;
@@ -97,9 +104,7 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 		return;
 
 	if (may_sleep) {
-		if (gpc->len != runstate_len(gpc->gpa, times_offset))
-			kvm_gpc_activate_span(gpc, gpc->gpa,
-					      runstate_len(gpc->gpa, times_offset));
+		runstate_rebind(vcpu, times_offset);
 		record = kvm_gpc_lock(gpc, size);
 	} else {
 		record = kvm_gpc_trylock(gpc, size);
@@ -112,9 +117,9 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 }
 
 /*
- * Account the time since the last change, and enter @state.  A loaded vCPU that is
- * preempted does the same, so neither this nor any other look at the times or change of
- * them may be preempted in the middle.
+ * Account the time since the last change, and enter @state.  Sched-out does the same for a
+ * vCPU in KVM_RUN, so disable preemption.  It leaves the times alone during other ioctls,
+ * which need not.
  */
 static void runstate_enter(struct kvm_vcpu *vcpu, int state)
 {
@@ -171,9 +176,6 @@ void kvm_xen_runstate_set_running(struct kvm_vcpu *vcpu)
  */
 void kvm_xen_runstate_set_preempted(struct kvm_vcpu *vcpu)
 {
-	if (WARN_ON_ONCE(!vcpu->preempted))
-		return;
-
 	runstate_enter(vcpu, RUNSTATE_runnable);
 	runstate_update_guest(vcpu, false);
 }
@@ -221,8 +223,6 @@ static int runstate_set_data(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_at
 {
 	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
 
-	guard(preempt)();
-
 	if (data->u.runstate.state > RUNSTATE_offline || !runstate_times_valid(vcpu, data, 0))
 		return -EINVAL;
 
@@ -240,11 +240,10 @@ static int runstate_adjust(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_attr
 	if (data->u.runstate.state > RUNSTATE_offline && data->u.runstate.state != (u64)-1)
 		return -EINVAL;
 
-	scoped_guard(preempt) {
-		if (!runstate_times_valid(vcpu, data, vcpu->arch.xen.runstate_entry_time))
-			return -EINVAL;
-		runstate_add_times(vcpu, data);
-	}
+	if (!runstate_times_valid(vcpu, data, vcpu->arch.xen.runstate_entry_time))
+		return -EINVAL;
+
+	runstate_add_times(vcpu, data);
 	if (data->u.runstate.state <= RUNSTATE_offline)
 		runstate_enter(vcpu, data->u.runstate.state);
 	runstate_update_guest(vcpu, true);
@@ -305,8 +304,6 @@ int kvm_xen_runstate_get_attr(struct kvm_vcpu *vcpu, struct kvm_xen_vcpu_attr *d
 		return -EINVAL;
 	if (!sched_info_on())
 		return -EOPNOTSUPP;
-
-	guard(preempt)();
 
 	switch (data->type) {
 	case KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR:
