@@ -4,14 +4,13 @@
  * it waits now, in memory that the guest has registered with MSR_KVM_STEAL_TIME
  * (Documentation/virt/kvm/x86/msr.rst).
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/kvm_host.h>
 #include <linux/sched/stat.h>
 
 #include <asm/kvm_para.h>
 
 #include "cpuid.h"
+#include "run_delay.h"
 #include "steal_time.h"
 #include "trace.h"
 
@@ -36,6 +35,7 @@ void kvm_steal_time_init(struct kvm_vcpu *vcpu)
 void kvm_steal_time_reset(struct kvm_vcpu *vcpu)
 {
 	vcpu->arch.st.msr_val = 0;
+	vcpu->arch.st.retry = false;
 	kvm_gpc_deactivate(&vcpu->arch.st.cache);
 }
 
@@ -56,16 +56,46 @@ int kvm_steal_time_set_msr(struct kvm_vcpu *vcpu, u64 data)
 		return 1;
 
 	vcpu->arch.st.msr_val = data;
+	vcpu->arch.st.retry = false;
 
 	if (!(data & KVM_MSR_ENABLED)) {
 		kvm_gpc_deactivate(&vcpu->arch.st.cache);
 		return 0;
 	}
 
+	/* A restored record may say so, until KVM has written it. */
+	vcpu->arch.st.preempted = KVM_VCPU_PREEMPTED;
+
 	kvm_gpc_activate(&vcpu->arch.st.cache, data & KVM_STEAL_VALID_BITS,
 			 sizeof(struct kvm_steal_time));
 	kvm_make_request(KVM_REQ_STEAL_UPDATE, vcpu);
 	return 0;
+}
+
+/*
+ * The record is inaccessible, and other vCPUs may see KVM_VCPU_PREEMPTED in it, though this
+ * vCPU is about to run.  They then leave KVM_VCPU_FLUSH_TLB there in place of an IPI, and
+ * nobody takes that away:
+ *
+ *   this vCPU, in the guest			another
+ *
+ *						sets FLUSH_TLB, sends no IPI
+ *   uses a stale TLB entry
+ *
+ * That takes memory that is accessible to the guest and not to KVM.  So flush the TLB now,
+ * for what has been left already, and try again after each VM-Exit, at the latest with the
+ * next tick of the host.  Not before: the vCPU must get to run even if the memory never
+ * returns.  If the lookup was interrupted the vCPU leaves KVM_RUN; have it try first thing
+ * when it is back.
+ */
+static bool steal_time_missed(struct kvm_vcpu *vcpu, long err)
+{
+	if (err == -EINTR)
+		kvm_make_request(KVM_REQ_STEAL_UPDATE, vcpu);
+	else
+		vcpu->arch.st.retry = true;
+
+	return vcpu->arch.st.preempted && guest_pv_has(vcpu, KVM_FEATURE_PV_TLB_FLUSH);
 }
 
 /**
@@ -79,12 +109,11 @@ int kvm_steal_time_set_msr(struct kvm_vcpu *vcpu, u64 data)
  *
  * Context: may sleep; &kvm.srcu held.
  *
- * Return: %true if the guest's TLB is to be flushed before the vCPU runs.
+ * Return: %true if a flush of the guest's TLB is needed before the vCPU runs.
  */
 bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 {
 	struct gfn_to_pfn_cache *gpc = &vcpu->arch.st.cache;
-	u64 run_delay = current->sched_info.run_delay;
 	struct kvm_steal_time *st;
 	bool pv_tlb_flush;
 	u8 preempted = 0;
@@ -93,17 +122,12 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 	if (!(vcpu->arch.st.msr_val & KVM_MSR_ENABLED))
 		return false;
 
-	pv_tlb_flush = guest_pv_has(vcpu, KVM_FEATURE_PV_TLB_FLUSH);
-
-	/* When it cannot be had the guest may still take the vCPU for preempted. */
+	vcpu->arch.st.retry = false;
 	st = kvm_gpc_lock(gpc, sizeof(*st));
-	if (IS_ERR(st)) {
-		/* A signal ends KVM_RUN: write the record when the vCPU runs again. */
-		if (PTR_ERR(st) == -EINTR)
-			kvm_make_request(KVM_REQ_STEAL_UPDATE, vcpu);
-		return pv_tlb_flush && vcpu->arch.st.preempted;
-	}
+	if (IS_ERR(st))
+		return steal_time_missed(vcpu, PTR_ERR(st));
 
+	pv_tlb_flush = guest_pv_has(vcpu, KVM_FEATURE_PV_TLB_FLUSH);
 	if (pv_tlb_flush)
 		preempted = xchg(&st->preempted, 0);
 	else
@@ -116,8 +140,7 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 	WRITE_ONCE(st->version, version);
 	smp_wmb();	/* the guest sees the odd version before what follows */
 
-	WRITE_ONCE(st->steal, st->steal + run_delay - vcpu->arch.st.last_steal);
-	vcpu->arch.st.last_steal = run_delay;
+	WRITE_ONCE(st->steal, st->steal + kvm_run_delay(&vcpu->arch.st.run_delay));
 
 	smp_wmb();	/* ... and an even one after all of it */
 	WRITE_ONCE(st->version, version + 1);

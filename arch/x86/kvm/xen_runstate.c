@@ -3,12 +3,11 @@
  * The runstate of a Xen guest's vCPUs: how long each has been running, waiting for
  * a CPU, blocked and offline, kept in memory that the guest has registered.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/kvm_host.h>
 #include <linux/sched/stat.h>
 #include <linux/unaligned.h>
 
+#include "run_delay.h"
 #include "x86.h"
 #include "xen.h"
 
@@ -23,22 +22,21 @@
 #define RUNSTATE_TIMES_64	offsetof(struct vcpu_runstate_info, state_entry_time)
 #define RUNSTATE_TIMES_SIZE	(sizeof(u64) + sizeof_field(struct kvm_vcpu_xen, runstate_times))
 
-static_assert(RUNSTATE_TIMES_32 == 4);
 static_assert(RUNSTATE_TIMES_32 + RUNSTATE_TIMES_SIZE ==
 	      sizeof(struct compat_vcpu_runstate_info));
 static_assert(RUNSTATE_TIMES_64 + RUNSTATE_TIMES_SIZE == sizeof(struct vcpu_runstate_info));
-static_assert(offsetof(struct kvm_vcpu_xen, runstate_times) ==
-	      offsetof(struct kvm_vcpu_xen, runstate_entry_time) + sizeof(u64));
 
-/*
- * Where in the record the times begin; where they end is where the record does.  The
- * mode may change at any time: an update asks once, and goes by that.
- */
+/* runstate_write() has one way for both. */
+static_assert(!offsetof(struct compat_vcpu_runstate_info, state));
+static_assert(!offsetof(struct vcpu_runstate_info, state));
+static_assert(sizeof_field(struct compat_vcpu_runstate_info, state) == sizeof(u32));
+static_assert(sizeof_field(struct vcpu_runstate_info, state) == sizeof(u32));
+static_assert(XEN_RUNSTATE_UPDATE >> 56 == 0x80);
+
+/* Offset of the times, which run to the end of the record. */
 static size_t runstate_times_offset(struct kvm_vcpu *vcpu)
 {
-	if (IS_ENABLED(CONFIG_64BIT) && READ_ONCE(vcpu->kvm->arch.xen.long_mode))
-		return RUNSTATE_TIMES_64;
-	return RUNSTATE_TIMES_32;
+	return kvm_xen_long_mode(vcpu->kvm) ? RUNSTATE_TIMES_64 : RUNSTATE_TIMES_32;
 }
 
 /*
@@ -84,6 +82,16 @@ static size_t runstate_len(gpa_t gpa, size_t times_offset)
 	return times_offset + RUNSTATE_TIMES_SIZE;
 }
 
+/* A guest that has changed its mode has a record of another length. */
+static void runstate_rebind(struct kvm_vcpu *vcpu, size_t times_offset)
+{
+	struct gfn_to_pfn_cache *gpc = &vcpu->arch.xen.runstate_cache;
+	size_t len = runstate_len(gpc->gpa, times_offset);
+
+	if (gpc->len != len)
+		kvm_gpc_activate_span(gpc, gpc->gpa, len);
+}
+
 static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 {
 	struct gfn_to_pfn_cache *gpc = &vcpu->arch.xen.runstate_cache;
@@ -91,13 +99,12 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 	size_t size = times_offset + RUNSTATE_TIMES_SIZE;
 	void *record;
 
-	if (!kvm_gpc_is_active(gpc))
+	/* A vCPU that loses its CPU time and again could fill its dirty ring. */
+	if (!kvm_gpc_is_active(gpc) || !kvm_dirty_ring_has_room(vcpu))
 		return;
 
 	if (may_sleep) {
-		if (gpc->len != runstate_len(gpc->gpa, times_offset))
-			kvm_gpc_activate_span(gpc, gpc->gpa,
-					      runstate_len(gpc->gpa, times_offset));
+		runstate_rebind(vcpu, times_offset);
 		record = kvm_gpc_lock(gpc, size);
 	} else {
 		record = kvm_gpc_trylock(gpc, size);
@@ -114,37 +121,34 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 }
 
 /*
- * Account the time since the last change, and enter @state.  A loaded vCPU that is
- * preempted does the same, so neither this nor any other look at the times or change of
- * them may be preempted in the middle.
+ * Account the time since the last change, and enter @state.  Sched-out does the same for a
+ * vCPU in KVM_RUN, so disable preemption.  It leaves the times alone during other ioctls,
+ * which need not.
  */
 static void runstate_enter(struct kvm_vcpu *vcpu, int state)
 {
 	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
-	u64 run_delay, now, delta;
+	u64 waited, now, delta;
 
 	guard(preempt)();
 
-	run_delay = current->sched_info.run_delay;
-	now = get_kvmclock_ns(vcpu->kvm);
+	/* Stand still until a clock that was set back has caught up. */
+	now = max(get_kvmclock_ns(vcpu->kvm), vx->runstate_entry_time);
 	delta = now - vx->runstate_entry_time;
+	waited = kvm_run_delay(&vx->run_delay);
 
 	if (unlikely(!vx->runstate_entry_time))
 		vx->current_runstate = RUNSTATE_offline;
 
 	/*
 	 * Waiting for a CPU is stolen time only for a vCPU that wanted to run.  The
-	 * scheduler has a clock of its own: what is more than has passed comes next
-	 * time, so that no state's time goes back.
+	 * scheduler has a clock of its own: no more is stolen than has passed.
 	 */
 	if (vx->current_runstate == RUNSTATE_running) {
-		u64 stolen = min(run_delay - vx->last_steal, delta);
+		u64 stolen = min(waited, delta);
 
 		delta -= stolen;
 		vx->runstate_times[RUNSTATE_runnable] += stolen;
-		vx->last_steal += stolen;
-	} else {
-		vx->last_steal = run_delay;
 	}
 
 	vx->runstate_times[vx->current_runstate] += delta;
@@ -176,9 +180,6 @@ void kvm_xen_runstate_set_running(struct kvm_vcpu *vcpu)
  */
 void kvm_xen_runstate_set_preempted(struct kvm_vcpu *vcpu)
 {
-	if (WARN_ON_ONCE(!vcpu->preempted))
-		return;
-
 	runstate_enter(vcpu, RUNSTATE_runnable);
 	runstate_update_guest(vcpu, false);
 }
@@ -227,8 +228,6 @@ static int runstate_set_data(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_at
 {
 	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
 
-	guard(preempt)();
-
 	if (data->u.runstate.state > RUNSTATE_offline || !runstate_times_valid(vcpu, data, 0))
 		return -EINVAL;
 
@@ -236,7 +235,7 @@ static int runstate_set_data(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_at
 	vx->runstate_entry_time = 0;
 	memset(vx->runstate_times, 0, sizeof(vx->runstate_times));
 	runstate_add_times(vcpu, data);
-	vx->last_steal = current->sched_info.run_delay;
+	kvm_run_delay(&vx->run_delay);
 	return 0;
 }
 
@@ -246,11 +245,10 @@ static int runstate_adjust(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_attr
 	if (data->u.runstate.state > RUNSTATE_offline && data->u.runstate.state != (u64)-1)
 		return -EINVAL;
 
-	scoped_guard(preempt) {
-		if (!runstate_times_valid(vcpu, data, vcpu->arch.xen.runstate_entry_time))
-			return -EINVAL;
-		runstate_add_times(vcpu, data);
-	}
+	if (!runstate_times_valid(vcpu, data, vcpu->arch.xen.runstate_entry_time))
+		return -EINVAL;
+
+	runstate_add_times(vcpu, data);
 	if (data->u.runstate.state <= RUNSTATE_offline)
 		runstate_enter(vcpu, data->u.runstate.state);
 	runstate_update_guest(vcpu, true);
@@ -311,8 +309,6 @@ int kvm_xen_runstate_get_attr(struct kvm_vcpu *vcpu, struct kvm_xen_vcpu_attr *d
 		return -EINVAL;
 	if (!sched_info_on())
 		return -EOPNOTSUPP;
-
-	guard(preempt)();
 
 	switch (data->type) {
 	case KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR:

@@ -154,6 +154,62 @@ HYPERCALL_TEST(is_traced_with_the_privilege_level)
 }
 
 /*
+ * The page of hypercalls
+ */
+
+static bool is_hypercall_page(const void *page)
+{
+	const uint8_t *code = page;
+	int i;
+
+	for (i = 0; i < PAGE_SIZE / 32; i++, code += 32) {
+		/* mov $i, %eax; vmcall or vmmcall; ret */
+		if (code[0] != 0xb8 || *(uint32_t *)(code + 1) != i || code[5] != 0x0f ||
+		    code[6] != 0x01 || code[8] != 0xc3)
+			return false;
+	}
+	return true;
+}
+
+HYPERCALL_TEST(page_is_filled_for_the_guest)
+{
+	void *mem = gpc_mmap_anon(NULL);
+
+	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
+	answer_hypercalls(vcpu->vm);
+	gpc_wrmsr(vcpu, GPC_XEN_MSR, GPC_CLOCK);
+	GPC_ASSERT_POISON(mem, PAGE_SIZE);
+	TEST_ASSERT(is_hypercall_page(mem + PAGE_SIZE), "The page was not filled");
+	GPC_ASSERT_POISON(mem + 2 * PAGE_SIZE, PAGE_SIZE);
+}
+
+HYPERCALL_TEST(page_is_not_filled_for_the_vmm)
+{
+	void *mem = gpc_mmap_anon(NULL);
+
+	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
+	answer_hypercalls(vcpu->vm);
+	TEST_ASSERT_EQ(_vcpu_set_msr(vcpu, GPC_XEN_MSR, GPC_CLOCK), 0);
+	GPC_ASSERT_POISON(mem, GPC_SIZE);
+}
+
+/* KVM resets XSS as it creates a vCPU, with no memory to be written meanwhile. */
+HYPERCALL_TEST(page_is_not_filled_by_the_reset_of_a_register)
+{
+	struct kvm_xen_hvm_config config = {
+		.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL,
+		.msr = MSR_IA32_XSS,
+	};
+	void *first_page = addr_gpa2hva(vcpu->vm, 0);
+	uint8_t old[PAGE_SIZE];
+
+	memcpy(old, first_page, PAGE_SIZE);
+	vm_ioctl(vcpu->vm, KVM_XEN_HVM_CONFIG, &config);
+	vm_vcpu_add(vcpu->vm, 1, gpc_guest);
+	TEST_ASSERT(!memcmp(old, first_page, PAGE_SIZE), "GPA 0 was written");
+}
+
+/*
  * Ports
  */
 

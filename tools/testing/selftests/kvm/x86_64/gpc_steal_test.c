@@ -454,6 +454,123 @@ STEAL_TEST(shows_others_that_it_is_preempted)
 	pthread_join(thread, NULL);
 }
 
+/*
+ * Memory that returns while the vCPU runs
+ */
+
+static uint64_t loops;
+
+static void counting_guest(void)
+{
+	asm volatile("sti");
+	for (;;)
+		WRITE_ONCE(loops, loops + 1);
+}
+
+static pid_t spinner_tid;
+
+static void *spin_with_tid(void *vcpu)
+{
+	WRITE_ONCE(spinner_tid, gettid());
+	return spin(vcpu);
+}
+
+/* How often the spinner's thread has lost its CPU: KVM_RUN then starts anew. */
+static uint64_t spinner_switches(void)
+{
+	static const char *const keys[] = { "voluntary_ctxt_switches: %lu",
+					    "nonvoluntary_ctxt_switches: %lu" };
+	uint64_t count, sum = 0;
+	char path[64], line[128];
+	FILE *f;
+	int i;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", spinner_tid);
+	f = fopen(path, "r");
+	TEST_ASSERT(f, "Cannot read %s", path);
+	while (fgets(line, sizeof(line), f)) {
+		for (i = 0; i < ARRAY_SIZE(keys); i++)
+			if (sscanf(line, keys[i], &count) == 1)
+				sum += count;
+	}
+	fclose(f);
+	return sum;
+}
+
+static void move_spinner(int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	TEST_ASSERT(!sched_setaffinity(spinner_tid, sizeof(cpus), &cpus), "Cannot move a thread");
+}
+
+/* The other CPU of two. */
+static int other_cpu(void)
+{
+	return !sched_getcpu();
+}
+
+/*
+ * The spinner is preempted, loses its record, and goes on on another CPU.  Once it has it
+ * back it says that it runs, in the same go: 1; or not: 0; or there was another go: -1.
+ */
+static int says_that_it_runs(struct kvm_steal_time *st, void *page, const uint64_t *loops)
+{
+	uint64_t switches, since;
+	int i;
+
+	move_spinner(sched_getcpu());
+	for (;;) {
+		while (!READ_ONCE(st->preempted))
+			sched_yield();
+		TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ), "mprotect");
+		if (READ_ONCE(st->preempted))
+			break;
+		TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ | PROT_WRITE), "mprotect");
+	}
+
+	move_spinner(other_cpu());
+	for (since = READ_ONCE(*loops); READ_ONCE(*loops) - since < 1000;)
+		cpu_relax();
+	TEST_ASSERT_EQ(READ_ONCE(st->preempted), KVM_VCPU_PREEMPTED);
+
+	switches = spinner_switches();
+	TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ | PROT_WRITE), "mprotect");
+	for (i = 0; i < 100 && READ_ONCE(st->preempted); i++)
+		usleep(1000);
+	if (spinner_switches() != switches)
+		return -1;
+	return !READ_ONCE(st->preempted);
+}
+
+STEAL_TEST(shows_that_it_runs_when_its_memory_returns)
+{
+	struct kvm_vcpu *spinner = vm_vcpu_add(vcpu->vm, 1, counting_guest);
+	void *mem = gpc_mmap_anon(NULL);
+	pthread_t thread;
+	int i, says = -1;
+
+	GPC_REQUIRE(sysconf(_SC_NPROCESSORS_ONLN) > 1, "only one CPU");
+	memset(mem, 0, GPC_SIZE);
+	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
+	vcpu_set_msr(spinner, MSR_KVM_STEAL_TIME, RECORD | KVM_MSR_ENABLED);
+
+	pthread_create(&thread, NULL, spin_with_tid, spinner);
+	while (!READ_ONCE(spinner_tid))
+		sched_yield();
+	for (i = 0; i < 50 && says < 0; i++)
+		says = says_that_it_runs(record_in(mem), mem + PAGE_SIZE,
+					 addr_gva2hva(vcpu->vm, (vm_vaddr_t)&loops));
+	TEST_ASSERT(says >= 0, "The vCPU's thread is never left alone");
+	TEST_ASSERT(says, "Still preempted, 100 ms after its memory returned");
+
+	WRITE_ONCE(spinner->run->immediate_exit, 1);
+	pthread_kill(thread, SIGUSR1);
+	pthread_join(thread, NULL);
+}
+
 static void ignore(int sig)
 {
 }
