@@ -100,7 +100,7 @@ static bool steal_time_missed(struct kvm_vcpu *vcpu, long err)
 
 /**
  * kvm_steal_time_update - tell a vCPU that is about to run what was stolen from it
- * @vcpu: loaded vCPU
+ * @vcpu: loaded vCPU that has steal time enabled
  *
  * From here on the vCPU does not count as preempted.  While it did, others may have
  * asked for its TLB to be flushed instead of sending it an IPI: they set
@@ -118,9 +118,6 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 	bool pv_tlb_flush;
 	u8 preempted = 0;
 	u32 version;
-
-	if (!(vcpu->arch.st.msr_val & KVM_MSR_ENABLED))
-		return false;
 
 	vcpu->arch.st.retry = false;
 	st = kvm_gpc_lock(gpc, sizeof(*st));
@@ -173,7 +170,7 @@ void kvm_steal_time_set_preempted(struct kvm_vcpu *vcpu)
 	}
 
 	vcpu->stat.preemption_reported++;
-	if (!(vcpu->arch.st.msr_val & KVM_MSR_ENABLED) || vcpu->arch.st.preempted)
+	if (!kvm_steal_time_enabled(vcpu) || vcpu->arch.st.preempted)
 		return;
 
 	CLASS(kvm_gpc_try, use)(&vcpu->arch.st.cache, sizeof(*st));

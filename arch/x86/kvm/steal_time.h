@@ -2,9 +2,14 @@
 #ifndef __ARCH_X86_KVM_STEAL_TIME_H
 #define __ARCH_X86_KVM_STEAL_TIME_H
 
-#include <linux/types.h>
+#include <linux/kvm_host.h>
 
-struct kvm_vcpu;
+#include <asm/kvm_para.h>
+
+static inline bool kvm_steal_time_enabled(struct kvm_vcpu *vcpu)
+{
+	return vcpu->arch.st.msr_val & KVM_MSR_ENABLED;
+}
 
 void kvm_steal_time_init(struct kvm_vcpu *vcpu);
 void kvm_steal_time_reset(struct kvm_vcpu *vcpu);

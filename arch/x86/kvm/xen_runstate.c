@@ -52,6 +52,9 @@ static void runstate_write(struct kvm_vcpu *vcpu, void *record, size_t times_off
 	u8 *last_byte = times + sizeof(u64) - 1;
 	u64 entry_time = vx->runstate_entry_time;
 
+	/* Other vCPUs of the guest may spin on the flag. */
+	guard(irqsave)();
+
 	if (vcpu->kvm->arch.xen.runstate_update_flag) {
 		entry_time |= XEN_RUNSTATE_UPDATE;
 		WRITE_ONCE(*last_byte, entry_time >> 56);
@@ -92,7 +95,7 @@ static void runstate_rebind(struct kvm_vcpu *vcpu, size_t times_offset)
 		kvm_gpc_activate_span(gpc, gpc->gpa, len);
 }
 
-static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
+static void runstate_write_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 {
 	struct gfn_to_pfn_cache *gpc = &vcpu->arch.xen.runstate_cache;
 	size_t times_offset = runstate_times_offset(vcpu);
@@ -100,7 +103,7 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 	void *record;
 
 	/* A vCPU that loses its CPU time and again could fill its dirty ring. */
-	if (!kvm_gpc_is_active(gpc) || !kvm_dirty_ring_has_room(vcpu))
+	if (!kvm_dirty_ring_has_room(vcpu))
 		return;
 
 	if (may_sleep) {
@@ -118,6 +121,12 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 
 	runstate_write(vcpu, record, times_offset);
 	kvm_gpc_unlock(gpc, size);
+}
+
+static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
+{
+	if (kvm_gpc_is_active(&vcpu->arch.xen.runstate_cache))
+		runstate_write_guest(vcpu, may_sleep);
 }
 
 /*
