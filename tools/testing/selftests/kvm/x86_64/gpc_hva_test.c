@@ -4,6 +4,7 @@
  * info and vCPU info can be: KVM writes what lies at that address now, whatever
  * page that is and whatever the memslots say.
  */
+#include <pthread.h>
 #include <time.h>
 
 #include "gpc.h"
@@ -384,6 +385,132 @@ HVA_TEST(shared_info_refuses_bad_addresses)
 	give_back(mem);
 	shared_info_on(vcpu->vm, mem);
 	assert_shared_info(vcpu, GPC_GPA, mem);
+}
+
+/*
+ * Outside of every memslot the page is taken away while KVM looks it up.  A thread sends
+ * events, which are written to the shared info, and this one interrupts it at an
+ * arbitrary instruction: it has the same CPU and goes first.
+ */
+#define RACES		2000
+#define RACE_US		20
+#define RACE_PAGES	64
+
+struct sender {
+	pthread_t thread;
+	struct kvm_vcpu *vcpu;
+	bool stop;
+	unsigned int nr_sent;
+	int ret;
+};
+
+static void *send_events(void *data)
+{
+	struct sender *sender = data;
+
+	while (!READ_ONCE(sender->stop)) {
+		WRITE_ONCE(sender->ret, gpc_xen_send_event(sender->vcpu));
+		WRITE_ONCE(sender->nr_sent, sender->nr_sent + 1);
+	}
+	return NULL;
+}
+
+static void sleep_us(unsigned int us)
+{
+	struct timespec ts = { .tv_nsec = us * 1000 };
+
+	nanosleep(&ts, NULL);
+}
+
+/* Returns what came of an event whose sending began after now. */
+static int await_event(struct sender *sender)
+{
+	unsigned int nr_sent = READ_ONCE(sender->nr_sent);
+
+	while (READ_ONCE(sender->nr_sent) - nr_sent < 2)
+		sleep_us(RACE_US);
+	return READ_ONCE(sender->ret);
+}
+
+static void set_priority(int policy, int priority)
+{
+	struct sched_param param = { .sched_priority = priority };
+
+	TEST_ASSERT(!sched_setscheduler(0, policy, &param),
+		    __KVM_SYSCALL_ERROR("sched_setscheduler()", -1));
+}
+
+static void race_begin(struct sender *sender, struct kvm_vcpu *vcpu, void *hva)
+{
+	(void)slot_add(vcpu->vm);
+	shared_info_on(vcpu->vm, hva);
+	/* It fails on a kernel that is built to be preemptible, or can't be made to be. */
+	(void)gpc_set("/sys/kernel/debug/sched/preempt", "full");
+
+	*sender = (struct sender) { .vcpu = vcpu };
+	TEST_ASSERT(!pthread_create(&sender->thread, NULL, send_events, sender),
+		    "Cannot create a thread");
+	set_priority(SCHED_FIFO, 1);
+	TEST_ASSERT_EQ(await_event(sender), 0);
+}
+
+static void race_end(struct sender *sender)
+{
+	set_priority(SCHED_OTHER, 0);
+	WRITE_ONCE(sender->stop, true);
+	TEST_ASSERT(!pthread_join(sender->thread, NULL), "Cannot join a thread");
+}
+
+static void map(void *hva, int flags, int fd, off_t offset)
+{
+	TEST_ASSERT(mmap(hva, PAGE_SIZE, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_POPULATE,
+			 fd, offset) == hva, __KVM_SYSCALL_ERROR("mmap()", -1));
+}
+
+HVA_TEST(shared_info_outside_the_memslots_follows_when_mapped_over)
+{
+	const size_t size = RACE_PAGES * PAGE_SIZE;
+	int fd = kvm_memfd_alloc(size, false), i;
+	void *alias = gpc_mmap(NULL, size, MAP_SHARED, fd, 0);
+	void *hva = gpc_mmap(NULL, PAGE_SIZE, MAP_SHARED, fd, 0);
+	struct sender sender;
+	size_t old, new;
+
+	race_begin(&sender, vcpu, hva);
+	for (i = 0; i < RACES; i++) {
+		old = 2 * i % RACE_PAGES * PAGE_SIZE;
+		new = old + PAGE_SIZE;
+
+		/* KVM looks the old page up, and may be at it when the new one comes. */
+		map(hva, MAP_SHARED, fd, old);
+		sleep_us(i % RACE_US);
+		map(hva, MAP_SHARED, fd, new);
+		memset(alias + old, 0, PAGE_SIZE);
+		memset(alias + new, 0, PAGE_SIZE);
+		TEST_ASSERT_EQ(await_event(&sender), 0);
+		TEST_ASSERT(!gpc_xen_event_pending(alias + old),
+			    "Event written to a page that is no longer mapped, race %d", i);
+		TEST_ASSERT(gpc_xen_event_pending(alias + new), "Event not delivered");
+	}
+	race_end(&sender);
+}
+
+/* The debug kernel sees a write to the page, which is free. */
+HVA_TEST(shared_info_outside_the_memslots_goes_when_unmapped)
+{
+	void *hva = gpc_mmap_anon(NULL);
+	struct sender sender;
+	int i;
+
+	race_begin(&sender, vcpu, hva);
+	for (i = 0; i < RACES; i++) {
+		map(hva, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		sleep_us(i % RACE_US);
+		TEST_ASSERT(!munmap(hva, PAGE_SIZE), __KVM_SYSCALL_ERROR("munmap()", -1));
+		TEST_ASSERT(await_event(&sender) == -EFAULT,
+			    "Event written though nothing is mapped, race %d", i);
+	}
+	race_end(&sender);
 }
 
 int main(int argc, char *argv[])
