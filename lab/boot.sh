@@ -116,6 +116,8 @@ strip_into()
 # modules_for PLATFORM: what to insmod, in order, with parameters
 modules_for()
 {
+	# For the share that boot() adds.
+	[[ $1 != svm || ${ACCEL-} = icount ]] || printf '%s\n' netfs 9pnet 9pnet_virtio 9p
 	case $1 in
 	svm) printf '%s\n' irqbypass ccp kvm kvm-amd ;;
 	vmx) printf '%s\n' irqbypass kvm kvm-intel ;;
@@ -284,6 +286,11 @@ boot()
 		-append "$(cmdline "$platform" "$whose")"
 		-chardev "file,id=con,path=$dir/console" -serial chardev:con
 		-chardev "file,id=out,path=$dir/ktap")
+	# A folder to write to; make bench can do without the device.
+	if [[ $platform = svm && ${ACCEL-} != icount ]]; then
+		mkdir -p "$dir/share"
+		qemu+=(-virtfs "local,path=$dir/share,security_model=none,mount_tag=share")
+	fi
 	case $platform in
 	svm|vmx) qemu+=(-serial chardev:out) ;;
 	*) qemu+=(-device virtio-serial-device -device "virtconsole,chardev=out") ;;

@@ -171,7 +171,7 @@ run_on()
 	fi
 	mv "$dir/results.tmp" "$dir/results"
 	[[ $dir != "$BUILD/results/ours/"* ]] || matrix_keep "$dir/results" "$platform" "$variant"
-	rm -f "$dir/initrd" "$dir/iso.img"
+	rm -rf "$dir/initrd" "$dir/iso.img" "$dir/share"
 }
 
 # show PLATFORM WHOSE: what failed there, with the console's end

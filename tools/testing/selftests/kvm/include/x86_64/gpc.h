@@ -293,7 +293,8 @@ static inline uint64_t gpc_pfn(void *hva)
 	return entry & GPC_PAGEMAP_PRESENT ? entry & GPC_PAGEMAP_PFN : 0;
 }
 
-static inline bool gpc_is_thp(void *hva)
+/* Of the page that is mapped there; KPF_ bits. */
+static inline uint64_t gpc_page_flags(void *hva)
 {
 	uint64_t flags;
 	int fd;
@@ -302,7 +303,12 @@ static inline bool gpc_is_thp(void *hva)
 	TEST_ASSERT(pread(fd, &flags, sizeof(flags), gpc_pfn(hva) * sizeof(flags)) ==
 		    sizeof(flags), "Cannot read the page flags");
 	close(fd);
-	return flags & BIT_ULL(KPF_THP);
+	return flags;
+}
+
+static inline bool gpc_is_thp(void *hva)
+{
+	return gpc_page_flags(hva) & BIT_ULL(KPF_THP);
 }
 
 /* Small pages, poisoned, that gpc_make_huge() can make huge. */
