@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * While the version of a clock is odd its readers spin, those of other vCPUs too.  So no
+ * interrupt comes between the odd version and the even one.
+ *
+ * One CPU rewrites a clock over and over, and timers interrupt it.  Another CPU watches:
+ * if it sees an odd version, then a timer that has not expired, then the same timer
+ * expired, and then the same version, an interrupt came in between.  No time is measured,
+ * so it does not matter who else wants the CPUs.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/sysinfo.h>
+#include <sys/timerfd.h>
+#include <time.h>
+
+#include "gpc.h"
+
+/* In a vCPU info, aligned as Xen has it. */
+#define VCPU_INFO	GPC_CLOCK
+#define CLOCK		(VCPU_INFO + GPC_XEN_VCPU_INFO_TIME)
+
+#define PERIOD_NS	100000
+#define WATCH_NS	(10ull * NSEC_PER_SEC)
+
+/*
+ * Three timers expire in one interrupt, in this order.  The first and the last one wake
+ * many waiters, so that the watcher has the time to see the version odd before WATCHED
+ * expires and after it.
+ */
+enum { BEFORE, WATCHED, AFTER, NR_TIMERS };
+
+#define NR_WAITERS	128
+
+FIXTURE(gpc_irq)
+{
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(gpc_irq)
+{
+	self->vcpu = gpc_create(_metadata);
+}
+
+FIXTURE_TEARDOWN(gpc_irq)
+{
+	gpc_free(self->vcpu);
+}
+
+struct watch {
+	struct pvclock_vcpu_time_info *clock;
+	int timers[NR_TIMERS];
+	unsigned int nr_odd;
+	bool interrupted;
+	bool stop;
+};
+
+static bool has_expired(struct watch *watch)
+{
+	struct pollfd fd = { .fd = watch->timers[WATCHED], .events = POLLIN };
+
+	return poll(&fd, 1, 0) == 1;
+}
+
+static bool is_interrupted(struct watch *watch, uint32_t version)
+{
+	if (has_expired(watch))
+		return false;
+	while (!has_expired(watch)) {
+		if (READ_ONCE(watch->clock->version) != version)
+			return false;
+	}
+	return READ_ONCE(watch->clock->version) == version;
+}
+
+static void *watch_clock(void *data)
+{
+	struct watch *watch = data;
+	uint32_t version;
+
+	while (!READ_ONCE(watch->stop)) {
+		version = READ_ONCE(watch->clock->version);
+		if (!(version & 1))
+			continue;
+		watch->nr_odd++;
+		if (is_interrupted(watch, version))
+			WRITE_ONCE(watch->interrupted, true);
+	}
+	return NULL;
+}
+
+static void add_waiters(int timer)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int i, fd;
+
+	for (i = 0; i < NR_WAITERS; i++) {
+		fd = epoll_create1(0);
+		TEST_ASSERT(fd >= 0 && !epoll_ctl(fd, EPOLL_CTL_ADD, timer, &event),
+			    __KVM_SYSCALL_ERROR("epoll_ctl()", -1));
+	}
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
+}
+
+static void start_timers(struct watch *watch)
+{
+	uint64_t start = now_ns() + NSEC_PER_SEC / 100;
+	struct itimerspec its = {
+		.it_value = { start / NSEC_PER_SEC, start % NSEC_PER_SEC },
+		.it_interval = { 0, PERIOD_NS },
+	};
+	int i, *timer;
+
+	for (i = 0; i < NR_TIMERS; i++) {
+		timer = &watch->timers[i];
+		*timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+		TEST_ASSERT(*timer >= 0, __KVM_SYSCALL_ERROR("timerfd_create()", -1));
+		if (i != WATCHED)
+			add_waiters(*timer);
+		TEST_ASSERT(!timerfd_settime(*timer, TFD_TIMER_ABSTIME, &its, NULL),
+			    __KVM_SYSCALL_ERROR("timerfd_settime()", -1));
+	}
+}
+
+/* A timer that has expired does so again after it was read, in the next period. */
+static bool restart_timers(struct watch *watch)
+{
+	uint64_t periods;
+	int i;
+
+	if (!has_expired(watch))
+		return false;
+	for (i = 0; i < NR_TIMERS; i++)
+		(void)!read(watch->timers[i], &periods, sizeof(periods));
+	return true;
+}
+
+/* All of the vCPU's clocks in one place: three updates in each run. */
+static void clocks_on(struct kvm_vcpu *vcpu)
+{
+	struct kvm_xen_vcpu_attr attr = {
+		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO,
+		.u.gpa = CLOCK,
+	};
+
+	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, CLOCK | KVM_MSR_ENABLED);
+	gpc_xen_on(vcpu->vm);
+	vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &attr);
+	TEST_ASSERT_EQ(gpc_xen_set_vcpu_info(vcpu, VCPU_INFO), 0);
+}
+
+/*
+ * With a signal that is pending only in KVM_RUN, KVM updates the clocks and then returns
+ * instead of entering the guest, which takes far longer than the updates.
+ */
+static void never_enter_guest(struct kvm_vcpu *vcpu)
+{
+	struct {
+		struct kvm_signal_mask header;
+		uint64_t set;
+	} none = { .header.len = sizeof(none.set) };
+	sigset_t usr1;
+
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	TEST_ASSERT(!pthread_sigmask(SIG_BLOCK, &usr1, NULL) && !raise(SIGUSR1),
+		    "Cannot send a signal");
+	vcpu_ioctl(vcpu, KVM_SET_SIGNAL_MASK, &none);
+}
+
+static void update_clocks(struct kvm_vcpu *vcpu)
+{
+	gpc_new_era(vcpu->vm);
+	TEST_ASSERT(__vcpu_run(vcpu) == -1 && errno == EINTR,
+		    "The guest was entered in spite of a signal");
+}
+
+static int other_cpu(void)
+{
+	cpu_set_t cpus;
+	int cpu;
+
+	TEST_ASSERT(!sched_getaffinity(1, sizeof(cpus), &cpus), "Cannot get the CPUs");
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (CPU_ISSET(cpu, &cpus) && cpu != sched_getcpu())
+			return cpu;
+	}
+	return -1;
+}
+
+KVM_ONE_VCPU_TEST(gpc_irq, does_not_come_while_the_version_is_odd, gpc_guest)
+{
+	void *mem = gpc_mmap_anon(NULL);
+	struct watch watch = { .clock = mem + (CLOCK - GPC_GPA) };
+	pthread_t watcher;
+	unsigned int nr_updates = 0, nr_interrupts = 0;
+	pthread_attr_t attr;
+	uint32_t version;
+	cpu_set_t cpus;
+	uint64_t end;
+
+	GPC_REQUIRE(get_nprocs() >= 2 && other_cpu() >= 0, "only one CPU");
+	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
+	clocks_on(vcpu);
+	gpc_assert_served(vcpu, CLOCK);
+
+	CPU_ZERO(&cpus);
+	CPU_SET(other_cpu(), &cpus);
+	pthread_attr_init(&attr);
+	pthread_attr_setaffinity_np(&attr, sizeof(cpus), &cpus);
+	TEST_ASSERT(!pthread_create(&watcher, &attr, watch_clock, &watch),
+		    "Cannot create a thread");
+
+	never_enter_guest(vcpu);
+	start_timers(&watch);
+	version = watch.clock->version;
+	end = now_ns() + WATCH_NS;
+	while (!READ_ONCE(watch.interrupted) && now_ns() < end) {
+		nr_interrupts += restart_timers(&watch);
+		nr_updates++;
+		update_clocks(vcpu);
+	}
+	WRITE_ONCE(watch.stop, true);
+	pthread_join(watcher, NULL);
+
+	printf("# %u updates, %u interrupts, %u times seen odd\n", nr_updates, nr_interrupts,
+	       watch.nr_odd);
+	TEST_ASSERT((watch.clock->version - version) / 2 >= nr_updates,
+		    "The clock was not rewritten each time");
+	TEST_ASSERT(!watch.interrupted, "Interrupted while the version was odd");
+}
+
+int main(int argc, char *argv[])
+{
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_ADJUST_CLOCK));
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_XEN_HVM));
+
+	return test_harness_run(argc, argv);
+}
