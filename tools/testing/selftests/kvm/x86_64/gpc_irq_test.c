@@ -166,7 +166,7 @@ static void never_enter_guest(struct kvm_vcpu *vcpu)
 {
 	struct {
 		struct kvm_signal_mask header;
-		uint64_t set;
+		uint8_t set[8];
 	} none = { .header.len = sizeof(none.set) };
 	sigset_t usr1;
 
@@ -174,7 +174,7 @@ static void never_enter_guest(struct kvm_vcpu *vcpu)
 	sigaddset(&usr1, SIGUSR1);
 	TEST_ASSERT(!pthread_sigmask(SIG_BLOCK, &usr1, NULL) && !raise(SIGUSR1),
 		    "Cannot send a signal");
-	vcpu_ioctl(vcpu, KVM_SET_SIGNAL_MASK, &none);
+	vcpu_ioctl(vcpu, KVM_SET_SIGNAL_MASK, &none.header);
 }
 
 static void update_clocks(struct kvm_vcpu *vcpu)
