@@ -57,9 +57,7 @@ FIXTURE_SETUP(gpc_writeback)
 {
 	int fd;
 
-	self->vcpu = gpc_xen_create(_metadata);
-	vcpu_arch_set_entry_point(self->vcpu, gpc_guest);
-
+	gpc_metadata = _metadata;
 	snprintf(self->dir, sizeof(self->dir), "/tmp/gpc.XXXXXX");
 	TEST_ASSERT(mkdtemp(self->dir), __KVM_SYSCALL_ERROR("mkdtemp()", -1));
 	snprintf(self->path, sizeof(self->path), "%s/memory", self->dir);
@@ -76,6 +74,8 @@ FIXTURE_SETUP(gpc_writeback)
 		GPC_REQUIRE(gpc_fuse_mount(self->path, SIZE), "no FUSE: %s", strerror(errno));
 	}
 
+	self->vcpu = gpc_xen_create(_metadata);
+	vcpu_arch_set_entry_point(self->vcpu, gpc_guest);
 	fd = open(self->path, O_RDWR);
 	TEST_ASSERT(fd >= 0, __KVM_SYSCALL_ERROR("open()", fd));
 	self->mem = gpc_mmap(NULL, SIZE, MAP_SHARED, fd, 0);

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A filesystem that is one file, which is also its root.  The test itself serves it
- * (Documentation/filesystems/fuse.rst), so any kernel with FUSE will do.
+ * A filesystem that is one file, which is also its root.  A child of the test serves it
+ * (Documentation/filesystems/fuse.rst), so any kernel with FUSE will do.  A thread would
+ * not do: its page faults would wait for those that it serves.
  */
 #ifndef SELFTEST_KVM_GPC_FUSE_H
 #define SELFTEST_KVM_GPC_FUSE_H
 
-#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
@@ -94,31 +96,38 @@ static inline void gpc_fuse_serve_one(const struct fuse_in_header *in)
 	}
 }
 
-static inline void *gpc_fuse_serve(void *unused)
+static inline void gpc_fuse_serve(void)
 {
 	static uint8_t request[GPC_FUSE_MAX_WRITE + PAGE_SIZE] __aligned(8);
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	gpc_fuse.data = calloc(1, gpc_fuse.size);
 	/* Until it is unmounted. */
 	while (read(gpc_fuse.fd, request, sizeof(request)) > 0)
 		gpc_fuse_serve_one((void *)request);
-	return NULL;
+	_exit(0);
 }
 
-/* Mount it over @path, an empty file.  False if there is no FUSE here. */
+/*
+ * Mount it over @path, an empty file.  False if there is no FUSE here.  To be called
+ * before there is a VM, which the child would keep.
+ */
 static inline bool gpc_fuse_mount(const char *path, size_t size)
 {
 	char options[64];
-	pthread_t thread;
+	pid_t pid;
 
 	gpc_fuse.size = size;
-	gpc_fuse.data = calloc(1, size);
 	gpc_fuse.fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	snprintf(options, sizeof(options), "fd=%d,rootmode=%o,user_id=0,group_id=0",
 		 gpc_fuse.fd, S_IFREG | 0600);
 	if (gpc_fuse.fd < 0 || mount("gpc", path, "fuse", 0, options))
 		return false;
-	TEST_ASSERT(!pthread_create(&thread, NULL, gpc_fuse_serve, NULL) &&
-		    !pthread_detach(thread), "Cannot create a thread");
+	pid = fork();
+	TEST_ASSERT(pid >= 0, __KVM_SYSCALL_ERROR("fork()", pid));
+	if (!pid)
+		gpc_fuse_serve();
+	close(gpc_fuse.fd);
 	return true;
 }
 
