@@ -135,7 +135,8 @@ check_every_step()
 
 	mapfile -t args < <(modules_args "$src")
 	# Without debug information, which nobody reads here.
-	args=("${args[@]/#KCFLAGS=/KCFLAGS=-g0 }" "CC=ccache $STOCK_CC" W=1)
+	args=("${args[@]/#KCFLAGS=/KCFLAGS=-g0 }" CONFIG_DEBUG_INFO_BTF_MODULES=
+		"CC=ccache $STOCK_CC" W=1)
 	sparse_clone "$dir"
 	git -C "$dir" fetch -q "$TREE" "$(series_commits "$TREE" | awk 'END { print $2 }')"
 	git -C "$dir" branch -q series FETCH_HEAD
