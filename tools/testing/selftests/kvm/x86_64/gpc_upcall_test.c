@@ -51,17 +51,24 @@ static void other_handler(struct ex_regs *regs)
 
 static bool stop;
 
+/*
+ * Keep each value for a while. An emulator takes interrupts between blocks of code, and two
+ * stores of one block are next to each other in time: other CPUs rarely see the first value,
+ * and another thread of this CPU never does.
+ */
 static void *change_its_mind(void *upcall_pending)
 {
+	unsigned int i, j;
 	cpu_set_t cpus;
 
 	/* Not the vCPU's alone, where there are others. */
 	memset(&cpus, 0xff, sizeof(cpus));
 	sched_setaffinity(0, sizeof(cpus), &cpus);
 
-	while (!READ_ONCE(stop)) {
-		WRITE_ONCE(*(uint8_t *)upcall_pending, 1);
-		WRITE_ONCE(*(uint8_t *)upcall_pending, 0);
+	for (i = 0; !READ_ONCE(stop); i++) {
+		WRITE_ONCE(*(uint8_t *)upcall_pending, i & 1);
+		for (j = i / 2 % 64; j; j--)
+			barrier();
 	}
 	return NULL;
 }
