@@ -49,8 +49,10 @@ debian_root()
 	debian_apt >"$3/apt.conf"
 	debian_sources "$suite" >"$3/sources"
 	cat "$3/sources"
+	# mmdebstrap's mounts end with it, so that the root can be removed on every way out.
 	# The first hook gives the packages of the last time, the last one keeps those of this.
-	mmdebstrap --variant=minbase --include=git,make,ca-certificates --mode=root \
+	unshare --mount --pid --fork --kill-child --mount-proc \
+		mmdebstrap --variant=minbase --include=git,make,ca-certificates --mode=root \
 		--aptopt="$3/apt.conf" --skip=download/empty,essential/unlink,cleanup/apt/cache \
 		--setup-hook="mkdir -p \"\$1/var/cache/apt/archives\" && cp -l '$debs'/*.deb \"\$1/var/cache/apt/archives/\" || :" \
 		--customize-hook="cp -n \"\$1\"/var/cache/apt/archives/*.deb '$debs/'; rm -f \"\$1\"/var/cache/apt/archives/*.deb" \
@@ -92,7 +94,8 @@ verb_test_debian()
 	rm -rf "$dir"
 	mkdir -p "$dir"/{logs,results}
 	temp root "$dir/root"
-	if ! (step debian "make a root of Debian $suite" debian_root "$root" "$suite" "$cache"); then
+	(step debian "make a root of Debian $suite" debian_root "$root" "$suite" "$cache") &
+	if ! wait $!; then
 		debian_skip "$suite" "mmdebstrap fails"
 		return 0
 	fi

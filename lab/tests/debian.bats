@@ -92,3 +92,19 @@ deb http://deb.debian.org/debian/ trixie-updates main"
 	has "SKIPPED: mmdebstrap fails"
 	has "no key"
 }
+
+@test "debian: interrupted while the root is made, it ends at once, and the root goes" {
+	lab "$FAKES"'echo $$ >"$1/pid"
+		debian_root() { mkdir -p "$1"; : >'"$TMP"'/there; sleep 20; }
+		verb_test_debian' "$TMP" >/dev/null 2>&1 &
+	child=$!
+	for _ in $(seq 100); do
+		[[ ! -e $TMP/there ]] || break
+		sleep 0.1
+	done
+	SECONDS=0
+	kill -TERM "$(cat "$TMP/pid")"
+	wait "$child" || :
+	[[ $SECONDS -lt 15 ]] || fail "it took $SECONDS s"
+	gone "$BUILD/debian/trixie/root"
+}
