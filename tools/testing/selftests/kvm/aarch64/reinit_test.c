@@ -327,7 +327,7 @@ static void reset_meanwhile(struct kvm_vcpu **vcpus, char *mem, struct cmo_watch
 	uint64_t end = BARE_GPA + 64 * page, sum;
 	pthread_t thread;
 	struct sibling s;
-	int i;
+	int i, j;
 
 	bare_run_on(vcpus[0], MMU_OFF, BARE_GPA, END, 0);
 	sibling_start(&s, vcpus[1], mem, END - 2 * page);
@@ -342,7 +342,11 @@ static void reset_meanwhile(struct kvm_vcpu **vcpus, char *mem, struct cmo_watch
 		cmo_watch_start();
 		assert_report(bare_run_on(vcpus[0], MMU_OFF, BARE_GPA, end, 0), 1, 64ul * i);
 		cmo_watch_end(data);
-		assert_faulted_in(data, BARE_GPA, end, 1);
+		/* A fault beside an invalidation is handled again. */
+		for (j = 0; j < 64; j++)
+			TEST_ASSERT(cmo_fwb || (data->seen[j].cleans && data->seen[j].faults),
+				    "Page %d: %u times cleaned, %u faults", j,
+				    data->seen[j].cleans, data->seen[j].faults);
 	}
 	sibling_end(&s);
 	if (change)

@@ -292,8 +292,10 @@ static void find_linear_offset(void)
 
 bool cmo_watch_setup(void)
 {
-	if (access(TRACE "kprobe_events", F_OK))
+	if (access(TRACE "kprobe_events", F_OK)) {
+		TEST_ASSERT(errno == ENOENT, "%s", strerror(errno));
 		return false;
+	}
 	cmo_page = getpagesize();
 	cmo_fwb = cpu_has_fwb();
 	cmo_dic = cpu_has_dic();
