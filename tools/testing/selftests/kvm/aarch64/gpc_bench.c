@@ -100,14 +100,14 @@ static void bench_again(void)
 	bare_init(ran, false);
 	bare_init(never, false);
 	plain = MEDIAN(bare_init(never, false));
-	bare_run_on(ran, false, 0, 0, 1);
+	bare_run_on(ran, BARE_MMU_OFF, 0, 0, 1);
 	bare_init(ran, false);
 	gpc_figure(MEDIAN(bare_init(ran, false)) - plain, "reinit_again");
 
 	for (i = 0; i < NR_SLOTS; i++)
 		vm_set_user_memory_region(vm, BARE_SLOT + i, 0, BARE_GPA + 2 * i * page, page,
 					  mem + i * page);
-	bare_run_on(ran, false, 0, 0, 1);
+	bare_run_on(ran, BARE_MMU_OFF, 0, 0, 1);
 	bare_init(ran, false);
 	gpc_figure(MEDIAN(bare_init(ran, false)) - plain, "reinit_slots");
 	kvm_vm_free(vm);
@@ -130,7 +130,7 @@ static void bench_reset(size_t size, const char *kind, int advice)
 		vcpus[i] = __vm_vcpu_add(vm, i);
 	for (i = 0; i < NR_VCPUS; i++) {
 		bare_init(vcpus[i], false);
-		bare_run_on(vcpus[i], false, start, i ? start : end, 1);
+		bare_run_on(vcpus[i], BARE_MMU_OFF, start, i ? start : end, 1);
 	}
 
 	for (j = 0; j < ARRAY_SIZE(resets); j++) {
@@ -138,10 +138,10 @@ static void bench_reset(size_t size, const char *kind, int advice)
 		for (i = 0; i < resets[j]; i++)
 			bare_init(vcpus[i], false);
 		for (i = 0; i < resets[j]; i++)
-			bare_run_on(vcpus[i], true, 0, 0, 1);
+			bare_run_on(vcpus[i], BARE_MMU_ON, 0, 0, 1);
 		reset = now();
 		gpc_figure(reset - before, "reset_%zu_%s_%d", size, kind, resets[j]);
-		bare_run_on(vcpus[0], false, start, end, 1);
+		bare_run_on(vcpus[0], BARE_MMU_OFF, start, end, 1);
 		gpc_figure(now() - before, "ready_%zu_%s_%d", size, kind, resets[j]);
 	}
 

@@ -20,32 +20,6 @@
 #define END		(BARE_GPA + SIZE)
 #define page		cmo_page
 
-#define MMU_OFF	false
-#define MMU_ON	true
-
-static void assert_report(struct bare_report r, uint64_t name, uint64_t sum)
-{
-	TEST_ASSERT(r.name == name && r.sum == sum, "Program %lu read %lu, not %lu and %lu",
-		    r.name, r.sum, name, sum);
-}
-
-static uint64_t *word(char *mem, uint64_t gpa)
-{
-	return (uint64_t *)(mem + (gpa - BARE_GPA));
-}
-
-/* Write other words than before. Returns the sum of those up to @end. */
-static uint64_t write_words(char *mem, uint64_t factor, uint64_t end)
-{
-	uint64_t gpa, sum = 0;
-
-	for (gpa = BARE_GPA; gpa < END; gpa += page) {
-		*word(mem, gpa) = gpa * factor;
-		sum += gpa < end ? gpa * factor : 0;
-	}
-	return sum;
-}
-
 FIXTURE(reset)
 {
 	struct kvm_vm *vm;
@@ -88,13 +62,6 @@ FIXTURE_TEARDOWN(reset)
 	kvm_vm_free(self->vm);
 }
 
-static void assert_seen(const struct cmo_watch *w, size_t i, uint32_t cleans, uint32_t faults)
-{
-	TEST_ASSERT(w->seen[i].cleans == cleans && w->seen[i].faults == faults,
-		    "Page %zu: %u times cleaned, %u faults, not %u and %u", i,
-		    w->seen[i].cleans, w->seen[i].faults, cleans, faults);
-}
-
 static void reset(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n, bool blocks,
 		  char *mem, char *code, uint64_t end)
 {
@@ -103,9 +70,9 @@ static void reset(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n, bool blocks
 	uint64_t step = blocks ? SZ_2M / page : 1, sum, i, j;
 
 	/* The life before */
-	bare_run_on(vcpus[0], MMU_ON, BARE_GPA, END, ~0ul);
+	bare_run_on(vcpus[0], BARE_MMU_ON, BARE_GPA, END, ~0ul);
 	for (i = 1; i < n; i++)
-		bare_run_on(vcpus[i], MMU_ON, 0, 0, 0);
+		bare_run_on(vcpus[i], BARE_MMU_ON, 0, 0, 0);
 
 	for (j = 2; j < 4; j++) {
 		cmo_watch_start();
@@ -116,16 +83,16 @@ static void reset(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n, bool blocks
 		for (i = 0; i < data.pages; i++) {
 			bool mapped = j == 2 || i * page < end - BARE_GPA;
 
-			assert_seen(&data, i, !cmo_fwb && mapped, 0);
+			cmo_assert_seen(&data, i, !cmo_fwb && mapped, 0);
 		}
 
-		sum = write_words(mem, j, end);
+		sum = bare_write_words(mem, SIZE, j, end);
 		bare_load(code, j);
 
 		cmo_watch_start();
-		assert_report(bare_run_on(vcpus[0], MMU_ON, BARE_GPA, end, ~0ul), j, sum);
+		bare_assert_report(bare_run_on(vcpus[0], BARE_MMU_ON, BARE_GPA, end, ~0ul), j, sum);
 		for (i = 1; i < n; i++)
-			assert_report(bare_run_on(vcpus[i], MMU_ON, 0, 0, 0), j, 0);
+			bare_assert_report(bare_run_on(vcpus[i], BARE_MMU_ON, 0, 0, 0), j, 0);
 		cmo_watch_end(&data);
 		cmo_watch_end(&text);
 
@@ -136,9 +103,9 @@ static void reset(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n, bool blocks
 		for (i = 0; i < data.pages; i++) {
 			bool touched = !cmo_fwb && i * page < end - BARE_GPA;
 
-			assert_seen(&data, i, touched ? n : 0, touched && i % step == 0);
+			cmo_assert_seen(&data, i, touched ? n : 0, touched && i % step == 0);
 		}
-		assert_seen(&text, 0, cmo_fwb ? 0 : 1 + n, !cmo_fwb);
+		cmo_assert_seen(&text, 0, cmo_fwb ? 0 : 1 + n, !cmo_fwb);
 		TEST_ASSERT_EQ(text.seen[0].icache, !cmo_fwb);
 	}
 }

@@ -22,39 +22,6 @@
 #define END		(BARE_GPA + SIZE)
 #define page		cmo_page
 
-#define MMU_OFF	false
-#define MMU_ON	true
-
-static void assert_report(struct bare_report r, uint64_t name, uint64_t sum)
-{
-	TEST_ASSERT(r.name == name && r.sum == sum, "Program %lu read %lu, not %lu and %lu",
-		    r.name, r.sum, name, sum);
-}
-
-static uint64_t *word(char *mem, uint64_t gpa)
-{
-	return (uint64_t *)(mem + (gpa - BARE_GPA));
-}
-
-/* Write other words than before. Returns the sum of those up to @end. */
-static uint64_t write_words(char *mem, uint64_t factor, uint64_t end)
-{
-	uint64_t gpa, sum = 0;
-
-	for (gpa = BARE_GPA; gpa < END; gpa += page) {
-		*word(mem, gpa) = gpa * factor;
-		sum += gpa < end ? gpa * factor : 0;
-	}
-	return sum;
-}
-
-static void assert_seen(const struct cmo_watch *w, size_t i, uint32_t cleans, uint32_t faults)
-{
-	TEST_ASSERT(w->seen[i].cleans == cleans && w->seen[i].faults == faults,
-		    "Page %zu: %u times cleaned, %u faults, not %u and %u", i,
-		    w->seen[i].cleans, w->seen[i].faults, cleans, faults);
-}
-
 /*
  * Which vCPUs, and when
  */
@@ -91,16 +58,16 @@ static void assert_faulted_in(const struct cmo_watch *w, uint64_t start, uint64_
 	size_t i;
 
 	for (i = (start - w->gpa) / page; i < (end - w->gpa) / page; i++)
-		assert_seen(w, i, cmo_fwb ? 0 : times, cmo_fwb ? 0 : times);
+		cmo_assert_seen(w, i, cmo_fwb ? 0 : times, cmo_fwb ? 0 : times);
 }
 
 TEST_F(reinit, unmaps_nothing_for_a_vcpu_that_has_never_run)
 {
-	bare_run_on(self->vcpus[0], MMU_ON, BARE_GPA, END, 1);
+	bare_run_on(self->vcpus[0], BARE_MMU_ON, BARE_GPA, END, 1);
 	cmo_watch_start();
 	bare_init(self->vcpus[1], false);
 	bare_init(self->vcpus[1], false);
-	bare_run_on(self->vcpus[1], MMU_OFF, BARE_GPA, END, 0);
+	bare_run_on(self->vcpus[1], BARE_MMU_OFF, BARE_GPA, END, 0);
 	cmo_watch_end(&self->data);
 	assert_faulted_in(&self->data, BARE_GPA, END, 0);
 }
@@ -110,11 +77,11 @@ TEST_F(reinit, shows_the_image_to_a_vcpu_that_has_never_run)
 {
 	uint64_t sum;
 
-	bare_run_on(self->vcpus[0], MMU_ON, BARE_GPA, END, 1);
+	bare_run_on(self->vcpus[0], BARE_MMU_ON, BARE_GPA, END, 1);
 	bare_init(self->vcpus[0], false);
-	sum = write_words(self->mem, 5, END);
+	sum = bare_write_words(self->mem, SIZE, 5, END);
 	cmo_watch_start();
-	assert_report(bare_run_on(self->vcpus[1], MMU_OFF, BARE_GPA, END, 0), 1, sum);
+	bare_assert_report(bare_run_on(self->vcpus[1], BARE_MMU_OFF, BARE_GPA, END, 0), 1, sum);
 	cmo_watch_end(&self->data);
 	assert_faulted_in(&self->data, BARE_GPA, END, 1);
 }
@@ -128,14 +95,14 @@ TEST_F(reinit, shows_the_image_to_a_vcpu_that_has_never_run)
 static void life_and_reset(struct kvm_vcpu **vcpus, char *mem)
 {
 	/* It is mapped for execution, too. */
-	bare_load(word(mem, IMAGE), 3);
-	bare_run_on(vcpus[0], MMU_ON, BARE_GPA, IMAGE, 1);
+	bare_load(bare_word(mem, IMAGE), 3);
+	bare_run_on(vcpus[0], BARE_MMU_ON, BARE_GPA, IMAGE, 1);
 	bare_start(vcpus[1], IMAGE, (struct bare_work) { .mmu = true });
 	bare_run(vcpus[1]);
 
 	bare_init(vcpus[0], false);
 	bare_init(vcpus[1], true);
-	bare_run_on(vcpus[0], MMU_ON, BARE_GPA, IMAGE, 1);
+	bare_run_on(vcpus[0], BARE_MMU_ON, BARE_GPA, IMAGE, 1);
 }
 
 static void assert_sibling_sees(struct kvm_vcpu *vcpu, struct cmo_watch *data, uint64_t name)
@@ -152,13 +119,13 @@ TEST_F(reinit, shows_a_sibling_that_the_guest_starts_a_later_image)
 
 	life_and_reset(self->vcpus, self->mem);
 	vcpu_get_reg(self->vcpus[1], KVM_ARM64_SYS_REG(SYS_MPIDR_EL1), &mpidr);
-	bare_load(word(self->mem, IMAGE), 4);
+	bare_load(bare_word(self->mem, IMAGE), 4);
 
 	cmo_watch_start();
 	bare_start(self->vcpus[0], BARE_CODE, (struct bare_work) {
 		.psci = PSCI_0_2_FN64_CPU_ON, .target = mpidr & 0xff00ffffff, .entry = IMAGE,
 	});
-	assert_report(bare_run(self->vcpus[0]), 1, PSCI_RET_SUCCESS);
+	bare_assert_report(bare_run(self->vcpus[0]), 1, PSCI_RET_SUCCESS);
 	assert_sibling_sees(self->vcpus[1], &self->data, 4);
 }
 
@@ -167,7 +134,7 @@ TEST_F(reinit, shows_a_sibling_that_the_vmm_starts_a_later_image)
 	struct kvm_mp_state runnable = { .mp_state = KVM_MP_STATE_RUNNABLE };
 
 	life_and_reset(self->vcpus, self->mem);
-	bare_load(word(self->mem, IMAGE), 4);
+	bare_load(bare_word(self->mem, IMAGE), 4);
 
 	cmo_watch_start();
 	vcpu_mp_state_set(self->vcpus[1], &runnable);
@@ -183,7 +150,7 @@ TEST_F(reinit, invalidates_instruction_caches_where_data_is_coherent)
 	bare_init(self->vcpus[0], false);
 	TEST_ASSERT_EQ(cmo_watch_end(&self->data), 0);
 
-	bare_run_on(self->vcpus[0], MMU_OFF, BARE_GPA, END, 1);
+	bare_run_on(self->vcpus[0], BARE_MMU_OFF, BARE_GPA, END, 1);
 	cmo_watch_start();
 	bare_init(self->vcpus[0], false);
 	TEST_ASSERT_EQ(cmo_watch_end(&self->data), cmo_dic ? 0 : 1);
@@ -196,13 +163,13 @@ TEST_F(reinit, unmaps_what_was_mapped_since_the_last_time)
 
 	for (i = 1; i < 4; i++) {
 		bare_init(self->vcpus[0], false);
-		bare_run_on(self->vcpus[1], MMU_OFF, BARE_GPA, BARE_GPA + i * page, 1);
+		bare_run_on(self->vcpus[1], BARE_MMU_OFF, BARE_GPA, BARE_GPA + i * page, 1);
 		cmo_watch_start();
 		bare_init(self->vcpus[1], false);
 		cmo_watch_end(&self->data);
 		if (!cmo_fwb) {
-			assert_seen(&self->data, i - 1, 1, 0);
-			assert_seen(&self->data, i, 0, 0);
+			cmo_assert_seen(&self->data, i - 1, 1, 0);
+			cmo_assert_seen(&self->data, i, 0, 0);
 		}
 	}
 }
@@ -212,7 +179,7 @@ TEST_F(reinit, unmaps_what_was_mapped_since_the_last_time)
  * whoever returns finds nothing mapped.
  */
 #define NR_PARTS	4
-#define PART(i)		(BARE_GPA + (i) * SZ_1G)
+#define PART(i)		(BARE_GPA + (i) * (uint64_t)SZ_1G)
 
 struct starter {
 	pthread_t thread;
@@ -227,7 +194,7 @@ static void *init_and_touch(void *arg)
 
 	pthread_barrier_wait(s->barrier);
 	bare_init(s->vcpu, false);
-	bare_run_on(s->vcpu, MMU_OFF, s->start, s->start + 16 * page, 0);
+	bare_run_on(s->vcpu, BARE_MMU_OFF, s->start, s->start + 16 * page, 0);
 	return NULL;
 }
 
@@ -245,8 +212,8 @@ TEST_F(reinit, unmaps_all_before_any_of_many_returns)
 
 	for (j = 0; j < 20; j++) {
 		for (i = 0; i < NR_PARTS; i++)
-			bare_run_on(self->vcpus[0], MMU_OFF, PART(i), PART(i) + SIZE, 0);
-		bare_run_on(self->vcpus[1], MMU_OFF, 0, 0, 0);
+			bare_run_on(self->vcpus[0], BARE_MMU_OFF, PART(i), PART(i) + SIZE, 0);
+		bare_run_on(self->vcpus[1], BARE_MMU_OFF, 0, 0, 0);
 
 		cmo_watch_start();
 		for (i = 0; i < ARRAY_SIZE(starters); i++) {
@@ -296,8 +263,8 @@ static void *run_on_and_on(void *arg)
 static void sibling_start(struct sibling *s, struct kvm_vcpu *vcpu, char *mem, uint64_t gpa)
 {
 	*s = (struct sibling) { .vcpu = vcpu };
-	*word(mem, gpa) = 0;
-	bare_load(word(mem, gpa + page), 100);
+	*bare_word(mem, gpa) = 0;
+	bare_load(bare_word(mem, gpa + page), 100);
 	bare_start(vcpu, gpa + page, (struct bare_work) {
 		.start = gpa, .end = gpa + 1, .stride = page, .mmu = true,
 	});
@@ -329,7 +296,7 @@ static void reset_meanwhile(struct kvm_vcpu **vcpus, char *mem, struct cmo_watch
 	struct sibling s;
 	int i, j;
 
-	bare_run_on(vcpus[0], MMU_OFF, BARE_GPA, END, 0);
+	bare_run_on(vcpus[0], BARE_MMU_OFF, BARE_GPA, END, 0);
 	sibling_start(&s, vcpus[1], mem, END - 2 * page);
 	if (change)
 		pthread_create(&thread, NULL, change, arg);
@@ -338,9 +305,10 @@ static void reset_meanwhile(struct kvm_vcpu **vcpus, char *mem, struct cmo_watch
 		bare_init(vcpus[0], false);
 		sibling_has_run(&s);
 		for (sum = 0; sum < 64; sum++)
-			*word(mem, BARE_GPA + sum * page) = i;
+			*bare_word(mem, BARE_GPA + sum * page) = i;
 		cmo_watch_start();
-		assert_report(bare_run_on(vcpus[0], MMU_OFF, BARE_GPA, end, 0), 1, 64ul * i);
+		bare_assert_report(bare_run_on(vcpus[0], BARE_MMU_OFF, BARE_GPA, end, 0), 1,
+				   64ul * i);
 		cmo_watch_end(data);
 		/* A fault beside an invalidation is handled again. */
 		for (j = 0; j < 64; j++)
@@ -408,13 +376,13 @@ TEST_F(reinit, leaves_the_dirty_log_alone)
 	struct kvm_vcpu *vcpu = self->vcpus[0];
 	int i;
 
-	bare_run_on(vcpu, MMU_OFF, BARE_GPA, END, 5);
+	bare_run_on(vcpu, BARE_MMU_OFF, BARE_GPA, END, 5);
 	bare_slot(self->vm, KVM_MEM_LOG_DIRTY_PAGES, SIZE, self->mem);
 	kvm_vm_get_dirty_log(self->vm, BARE_SLOT, log);
 
 	bare_init(vcpu, false);
 	cmo_watch_start();
-	assert_report(bare_run_on(vcpu, MMU_OFF, BARE_GPA, END, 0), 1, 5 * SIZE / page);
+	bare_assert_report(bare_run_on(vcpu, BARE_MMU_OFF, BARE_GPA, END, 0), 1, 5 * SIZE / page);
 	cmo_watch_end(&self->data);
 	assert_faulted_in(&self->data, BARE_GPA, END, 1);
 	kvm_vm_get_dirty_log(self->vm, BARE_SLOT, log);
@@ -423,7 +391,7 @@ TEST_F(reinit, leaves_the_dirty_log_alone)
 
 	/* It is still kept. */
 	bare_init(vcpu, false);
-	bare_run_on(vcpu, MMU_OFF, BARE_GPA + 70 * page, BARE_GPA + 71 * page, 1);
+	bare_run_on(vcpu, BARE_MMU_OFF, BARE_GPA + 70 * page, BARE_GPA + 71 * page, 1);
 	kvm_vm_get_dirty_log(self->vm, BARE_SLOT, log);
 	TEST_ASSERT_EQ(log[1], BIT(6));
 	free(log);
@@ -453,17 +421,17 @@ TEST_F(reinit, leaves_a_device_mapped)
 	device = cmo_watch(FLASH_GPA, flash, 4 * page);
 
 	cmo_watch_start();
-	bare_run_on(vcpu, MMU_OFF, FLASH_GPA, FLASH_GPA + 4 * page, 0);
+	bare_run_on(vcpu, BARE_MMU_OFF, FLASH_GPA, FLASH_GPA + 4 * page, 0);
 	cmo_watch_end(&device);
 	for (i = 0; i < 4; i++)
-		assert_seen(&device, i, 0, 1);
+		cmo_assert_seen(&device, i, 0, 1);
 
 	cmo_watch_start();
 	bare_init(vcpu, false);
-	bare_run_on(vcpu, MMU_OFF, FLASH_GPA, FLASH_GPA + 4 * page, 0);
+	bare_run_on(vcpu, BARE_MMU_OFF, FLASH_GPA, FLASH_GPA + 4 * page, 0);
 	cmo_watch_end(&device);
 	for (i = 0; i < 4; i++)
-		assert_seen(&device, i, 0, 0);
+		cmo_assert_seen(&device, i, 0, 0);
 }
 
 /* GICV has no memslot to be faulted in from. */
@@ -475,7 +443,7 @@ static uint64_t read_iidr(struct kvm_vcpu *vcpu)
 {
 	uint64_t gpa = VGIC_CPU + GICC_IIDR - 4;	/* a word of eight bytes */
 
-	return bare_run_on(vcpu, MMU_OFF, gpa, gpa + 1, 0).sum;
+	return bare_run_on(vcpu, BARE_MMU_OFF, gpa, gpa + 1, 0).sum;
 }
 
 TEST_F(reinit, leaves_the_virtual_cpu_interface_of_a_gicv2_mapped)
@@ -491,7 +459,7 @@ TEST_F(reinit, leaves_the_virtual_cpu_interface_of_a_gicv2_mapped)
 	kvm_device_attr_set(fd, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_VGIC_V2_ADDR_TYPE_CPU, &cpu);
 	kvm_device_attr_set(fd, KVM_DEV_ARM_VGIC_GRP_CTRL, KVM_DEV_ARM_VGIC_CTRL_INIT, NULL);
 
-	bare_run_on(vcpu, MMU_OFF, BARE_GPA, END, 1);
+	bare_run_on(vcpu, BARE_MMU_OFF, BARE_GPA, END, 1);
 	iidr = read_iidr(vcpu);
 	TEST_ASSERT(iidr, "No GICV");
 	bare_init(vcpu, false);

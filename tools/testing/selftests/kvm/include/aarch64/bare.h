@@ -23,6 +23,9 @@
 #define BARE_GPA	0x40000000ul	/* 1 GiB: aligned to whatever a block can be */
 #define BARE_MMIO	0x700000000ul	/* no memory */
 
+#define BARE_MMU_OFF	false
+#define BARE_MMU_ON	true
+
 /*
  * Turns MMU and caches on if x9 is set. Reads a word every x2 bytes from x0 to x1, and
  * writes x5 to it unless x5 is 0. Makes the call of PSCI in x14 to x16 unless x14 is 0.
@@ -211,6 +214,29 @@ static inline struct bare_report bare_run_on(struct kvm_vcpu *vcpu, bool mmu, ui
 		.start = start, .end = end, .stride = getpagesize(), .value = value, .mmu = mmu,
 	});
 	return bare_run(vcpu);
+}
+
+static inline void bare_assert_report(struct bare_report r, uint64_t name, uint64_t sum)
+{
+	TEST_ASSERT(r.name == name && r.sum == sum, "Program %lu read %lu, not %lu and %lu",
+		    r.name, r.sum, name, sum);
+}
+
+static inline uint64_t *bare_word(char *mem, uint64_t gpa)
+{
+	return (uint64_t *)(mem + (gpa - BARE_GPA));
+}
+
+/* Write other words than with another @factor. Returns the sum of those up to @end. */
+static inline uint64_t bare_write_words(char *mem, size_t size, uint64_t factor, uint64_t end)
+{
+	uint64_t gpa, sum = 0;
+
+	for (gpa = BARE_GPA; gpa < BARE_GPA + size; gpa += getpagesize()) {
+		*bare_word(mem, gpa) = gpa * factor;
+		sum += gpa < end ? gpa * factor : 0;
+	}
+	return sum;
 }
 
 #endif /* SELFTEST_KVM_BARE_H */

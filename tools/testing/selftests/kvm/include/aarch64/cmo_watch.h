@@ -36,5 +36,7 @@ void cmo_watch_start(void);
  * KVM_ARM_VCPU_INIT invalidated all instruction caches, on a CPU with FEAT_S2FWB.
  */
 int cmo_watch_end(struct cmo_watch *w);
+/* Page @i of @w was cleaned and has faulted as often as that. */
+void cmo_assert_seen(const struct cmo_watch *w, size_t i, uint32_t cleans, uint32_t faults);
 
 #endif /* SELFTEST_KVM_CMO_WATCH_H */
