@@ -46,6 +46,8 @@ FIXTURE_SETUP(reset)
 {
 	if (!cmo_watch_setup())
 		SKIP(return, "kernel without kprobe events");
+	if (kvm_check_cap(KVM_CAP_MAX_VCPUS) < variant->vcpus)
+		SKIP(return, "host that cannot have %d vCPUs", variant->vcpus);
 	if (variant->blocks && page != SZ_4K)
 		SKIP(return, "for pages of 4K, whose blocks are of 2M");
 	if (variant->blocks && access("/sys/kernel/mm/transparent_hugepage", F_OK))
