@@ -420,6 +420,9 @@ TEST_F(reinit, leaves_a_device_mapped)
 	vm_set_user_memory_region(self->vm, BARE_SLOT + 1, 0, FLASH_GPA, 4 * page, flash);
 	device = cmo_watch(FLASH_GPA, flash, 4 * page);
 
+	/* Memory beside it, which is unmapped */
+	bare_run_on(vcpu, BARE_MMU_OFF, BARE_GPA, END, 0);
+
 	cmo_watch_start();
 	bare_run_on(vcpu, BARE_MMU_OFF, FLASH_GPA, FLASH_GPA + 4 * page, 0);
 	cmo_watch_end(&device);
