@@ -52,9 +52,6 @@ static void runstate_write(struct kvm_vcpu *vcpu, void *record, size_t times_off
 	u8 *last_byte = times + sizeof(u64) - 1;
 	u64 entry_time = vx->runstate_entry_time;
 
-	/* Other vCPUs of the guest may spin on the flag. */
-	guard(irqsave)();
-
 	if (vcpu->kvm->arch.xen.runstate_update_flag) {
 		entry_time |= XEN_RUNSTATE_UPDATE;
 		WRITE_ONCE(*last_byte, entry_time >> 56);
@@ -119,6 +116,8 @@ static void runstate_write_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 		return;
 	}
 
+	/* Other vCPUs may spin on the flag, and an invalidation until the unlock. */
+	guard(irqsave)();
 	runstate_write(vcpu, record, times_offset);
 	kvm_gpc_unlock(gpc, size);
 }
