@@ -9,6 +9,7 @@
  * stay so.
  */
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -534,6 +535,46 @@ PVTIME_TEST(starts_the_record_after_a_signal_during_the_guests_call)
 	TEST_ASSERT_EQ(st->revision, 0);
 	TEST_ASSERT_EQ(st->attributes, 0);
 	assert_served(vcpu, st);
+}
+
+struct setting {
+	struct kvm_vcpu *vcpu;
+	int ret;
+	bool done;
+};
+
+static void *set_record(void *arg)
+{
+	struct setting *setting = arg;
+
+	setting->ret = set_ipa(setting->vcpu, RECORD);
+	WRITE_ONCE(setting->done, true);
+	return NULL;
+}
+
+/* The VMM restores the attribute, and may itself have to supply the page after that. */
+PVTIME_TEST(setting_the_address_does_not_wait_for_the_page)
+{
+	void *mem = mmap_anon(NULL, SIZE), *page = mem + getpagesize();
+	struct setting setting = { .vcpu = vcpu };
+	struct pollfd fault = { .fd = page_missing(page), .events = POLLIN };
+	pthread_t thread;
+	int faults;
+
+	slot(vcpu->vm, 0, mem);
+	page_drop(page);
+	/* poll() refuses a userfaultfd whose read() blocks. */
+	TEST_ASSERT(!fcntl(fault.fd, F_SETFL, O_NONBLOCK), __KVM_SYSCALL_ERROR("fcntl()", -1));
+	pthread_create(&thread, NULL, set_record, &setting);
+	do {
+		faults = poll(&fault, 1, 1);
+		TEST_ASSERT(!faults, "KVM_SET_DEVICE_ATTR waits for the page");
+	} while (!READ_ONCE(setting.done));
+	pthread_join(thread, NULL);
+	TEST_ASSERT_EQ(setting.ret, 0);
+
+	page_supply(fault.fd, page);
+	assert_served(vcpu, record_in(mem));
 }
 
 int main(int argc, char **argv)
