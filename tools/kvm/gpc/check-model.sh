@@ -1,31 +1,19 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Check gpc.pml, the model of the guest-page cache's protocol, with spin: that it
-# holds, and that each of its variants with one rule broken does not; and that each
-# rule is still in the code, in the words that are quoted here.  Output is KTAP; what
-# spin says of a failure follows it.
+# Check gpc.pml, the model of the guest-page cache, with spin: the model holds; each
+# variant with one rule broken is rejected; each rule is still in the code, in the words
+# quoted here.  Output is KTAP.  What spin prints about a failure follows it.
 #
 # usage: check-model.sh [full]
 #
-# Takes three minutes of one core, and 600 MB for each of the JOBS (2) that run at a
-# time.
+# No configuration has everything.  Each has what meets in one argument of the code:
 #
-# There is no configuration with everything in it; each has what can meet in one
-# argument of pfncache.c, for as many rounds as it likes:
-#
-# - two notifiers, which is all that the counts of invalidations and of records need
-#   to differ in any way: what holds for one invalidation is said of each by itself;
-# - updates of the memslots: a flag, and there and invalid again, or a move and back,
-#   since a cache knows no other memslots than those that bound it and those of now.
-#   The generation makes this the only bound on rounds;
-# - one page in one memslot, but two in two where the second page could make a
-#   difference: to the tree, to records of both kinds, to privacy, to the mapping;
-# - a VMM that answers the faults of lookups, but not while it is in a deactivation;
-# - one who only ever tries, and two who contend for the refresh_lock: as user and
-#   VMM, as two users, or as two VMMs.  A third would just wait for one of them;
-# - one cache.  All that caches share is the tree, the records, nr_active and the
-#   queue, and on this everybody is woken.
+# - two notifiers, so that the counts of invalidations and of records differ in any way;
+# - one page in one memslot; two pages in two where the second page makes a difference;
+# - one who only tries, and two who contend for refresh_lock.  A third would just wait;
+# - one cache.  Caches share the tree, the records, nr_active and the queue, and an event
+#   on the queue wakes all.
 #
 # A variant is tried where the model without it was seen to hold.
 #
@@ -37,237 +25,192 @@ export LC_ALL=C
 SPIN=${SPIN:-spin}
 CC=${CC:-gcc}
 JOBS=${JOBS:-2}
-MODEL=$(cd "$(dirname "$0")" && pwd)/gpc.pml
 TREE=$(cd "$(dirname "$0")/../../.." && pwd)
+MODEL=$TREE/tools/kvm/gpc/gpc.pml
+CODE=("$TREE"/virt/kvm/{pfncache.c,gpc_invalidate.c,gpc_lock.h} "$TREE"/include/linux/kvm_gpc.h)
 
+# The macros that make three programs of the model
+declare -A PROGRAMS=(
+	[safety]="SAFETY"
+	[use]="PROGRESS=USE NP NFAIR=3"
+	[start]="PROGRESS=START NP NFAIR=3"
+)
+
+# Name, program, settings, and what it is about
 CONFIGURATIONS=(
-	"page tables"			"NOTIFIERS=1"
-	"... of a cache that stays"	"NOTIFIERS=1 DEACTIVATES=0"
-	"memslots"			"PAGES=2 UPDATES=2"
-	"two pages in two memslots"	"NOTIFIERS=1 PAGES=2 UPDATES=2"
-	"two gfns change attributes"	"CHANGES=1 PAGES=2 UPDATES=2"
-	"a memslot moves and is back"	"CHANGES=1 UPDATES=4 HVA=1"
-	"guest_memfd loses gfns twice"	"HOLES=2 PAGES=2"
-	"a memslot moves, page tables"	"NOTIFIERS=1 UPDATES=2 HVA=1"
-	"... and guest_memfd"		"HOLES=1 PAGES=2 UPDATES=2"
-	"two notifiers, two users"	"NOTIFIERS=2 TRYLOCKS=1"
-	"two notifiers, the VM closes"	"NOTIFIERS=2 RELEASES=1"
-	"two VMMs, two users"		"NOTIFIERS=1 VMMS=2 TRYLOCKS=1"
-	"attributes and page tables"	"NOTIFIERS=1 CHANGES=1"
-	"two users, one a stranger"	"NOTIFIERS=1 LOCKS=2 STRANGERS=1"
-	"the VMM answers faults"	"NOTIFIERS=1 PAGES=2 USERFAULTS=1"
-	"attributes, the VM closes"	"CHANGES=1 RELEASES=1"
+	tables      safety  "NOTIFIERS=1"                       "page tables"
+	tables2     safety  "NOTIFIERS=2"                       "two notifiers"
+	endless     safety  "NOTIFIERS=1 ENDLESS=1 PAGES=2"     "... one without end"
+	users       safety  "NOTIFIERS=1 LOCKS=2 TRYLOCKS=1"    "two users and one that tries"
+	slots       safety  "UPDATES=1 PAGES=2"                 "memslots, two pages"
+	moves       safety  "NOTIFIERS=1 UPDATES=1 "       "memslots, page tables"
+	faults      safety  "NOTIFIERS=1 PAGES=2 USERFAULTS=1"  "two pages, the VMM answers faults"
+	attributes  safety  "ATTRIBUTES=1"                      "attributes"
+	attributes2 safety  "ATTRIBUTES=1 PAGES=2"              "attributes, two pages"
+	exchange    safety  "ATTRIBUTES=1 UPDATES=1"            "attributes, memslots"
+	release     safety  "NOTIFIERS=2 RELEASES=1 ENDLESS=1"  "the VM closes"
+	use         use     "NOTIFIERS=2 ATTRIBUTES=1"          "progress of a use: page tables, attributes"
+	use-slots   use     "UPDATES=1"                         "progress of a use: memslots"
+	start       start   "NOTIFIERS=1 TRYLOCKS=1"            "progress of an invalidation"
 )
-
 FULL=(
-	"two notifiers, two of all"	"NOTIFIERS=2 TRYLOCKS=1 PAGES=2"
-	"all that can change"		"NOTIFIERS=1 CHANGES=1 UPDATES=1 RELEASES=1"
-)
-
-PROGRESS=(
-	"of a refresh"			"PROGRESS NOTIFIERS=2 CHANGES=1 PAGES=2"
-	"of a refresh, other memslots"	"PROGRESS UPDATES=1"
-	"of an invalidation"		"PROGRESS PROGRESS_START NOTIFIERS=1 TRYLOCKS=1"
+	all-pages   safety  "NOTIFIERS=2 TRYLOCKS=1 PAGES=2"            "two notifiers, two of all"
+	everything  safety  "NOTIFIERS=1 ATTRIBUTES=1 UPDATES=1 RELEASES=1"  "all that can change"
 )
 
 # What spin can say: assert(...) in gpc.pml, and its own
 declare -A SAYS=(
-	[open]='assertion violated  !((gpc.users<128))'
-	[nothing]='assertion violated khva'
-	[unmapped]='assertion violated (khva&&mapped)'
-	[unmapped-twice]='assertion violated mapped'
-	[mapped]='assertion violated (gpc.refreshing|| !(mapped))'
-	[left]='assertion violated ((gpc.is_active|| !((mapped||(gpcs.in_tree!=0))))'
-	[in-tree]='assertion violated (gpc.refresh_lock|| !((gpcs.in_tree!=0)))'
-	[stale]='assertion violated (((gpc.nr_pages<=0)||(gpc.map.pfns[0]=='
-	[misled]='assertion violated ( !(( !(gpc.gpa)||(gpc.generation==memslots_'
-	[private]='assertion violated ((( !(gpc.gpa)||(gpc.nr_pages<=0))|| !(((gfn_t'
-	[old-memslot]='assertion violated ( !(gpc.gpa)||(gpc.generation>=memslots_f'
-	[mm-gone]='assertion violated  !(mm_gone)'
+	[count]='assertion violated ((gpc.count%128)'
+	[unlock]='assertion violated (gpc.count>=128)'
+	[records]='assertion violated (gpcs.nr_recorded<='
+	[lookup]='assertion violated (gpc.state!=2)'
+	[leaked]='assertion violated  !(lookup[me].map.type)'
+	[mapped]='assertion violated  !(is_mapped)'
+	[unmapped]='assertion violated ( !(lookup[me].map.type)||is_mapped)'
+	[misled]='assertion violated (( !(khva)'
+	[rebound]='assertion violated (gpc.nr_pages==gpc.length)'
+	[stale]='assertion violated (((gpc.nr_pages<=0)'
+	[private]='assertion violated ((( !(gpc.gpa)'
+	[memslot]='assertion violated (( !(gpc.gpa)||'
+	[mm-gone]='assertion violated  !(mm_is_gone)'
+	[left]='assertion violated ((gpc.nr_pages==0)'
+	[freed]='assertion violated ((gpc.count==128)'
 	[stuck]='invalid end state'
 	[starves]='non-progress cycle'
 )
 
-# The variants: the words of pfncache.c or kvm_gpc.h that state the rule, and BREAK_...
-# with what spin must say of it in what configuration.  First the rules of the comment
-# that is the argument, in its order, one variant each.
+# The variants: name, what spin must say, in which configuration, and the words of the code
+# that state the rule
 VARIANTS=(
-	"a use compares the cache's generation with that of the memslots"
-	NO_GENERATION		old-memslot	"PAGES=2 UPDATES=2"
-	"waits for all readers of srcu"
-	NO_SRCU_WAIT		old-memslot	"PAGES=2 UPDATES=2"
-	"raising @users, which fails when that is negative"
-	COUNT_LATE		nothing		"NOTIFIERS=1"
-	"Closing makes @users negative"
-	CLOSE_LATE		starves		"PROGRESS PROGRESS_START NOTIFIERS=1 TRYLOCKS=1"
-	"spins until the uses that are left have ended"
-	CLOSE_NO_WAIT		unmapped	"NOTIFIERS=1"
-	"What a use reads changes only while the cache is closed"
-	BIND_NO_CLOSE		open		"PAGES=2 UPDATES=2"
-	"finds the caches of its range in an interval tree"
-	TREE_ONE_PAGE		stale		"NOTIFIERS=1 PAGES=2 USERFAULTS=1"
-	"an invalidation leaves a record"
-	NO_RECORD		stale		"NOTIFIERS=1"
-	"puts its pages into the tree; waits"
-	TREE_LATE		stale		"NOTIFIERS=1"
-	"waits until no record overlaps any of them"
-	WAIT_FIRST_PAGE		stale		"NOTIFIERS=1 PAGES=2 USERFAULTS=1"
-	"clears @missed in the same section"
-	CLEAR_LATE		stale		"NOTIFIERS=1 DEACTIVATES=0"
-	"publishes, but only if @missed is still clear"
-	PUBLISH_MISSED		stale		"NOTIFIERS=1 DEACTIVATES=0"
-	"All of start and end"
-	START_TWO_SECTIONS	stale		"NOTIFIERS=1"
-	"all that is said here of a refresh but lookup and mapping, are sections"
-	PUBLISH_TWO_SECTIONS	stale		"NOTIFIERS=1 DEACTIVATES=0"
-	"the refresh sees the record and waits"
-	WAIT_NOT		stale		"NOTIFIERS=1"
-	"it finds the cache in the tree and sets @missed"
-	START_NOT_MISSED	stale		"NOTIFIERS=1"
-	"and closes the cache in case it was published"
-	START_KEEPS_OPEN	stale		"NOTIFIERS=1"
-	"they neither delay a refresh"
-	WAIT_ANY		starves		"PROGRESS NOTIFIERS=2 CHANGES=1 PAGES=2"
-	"nor make it retry, however many there are"
-	MISS_ANY		starves		"PROGRESS NOTIFIERS=2 CHANGES=1 PAGES=2"
-	"does not itself wait for refresh_lock"
-	END_WAITS		stuck		"NOTIFIERS=1"
-	"kvm_gpc_close_vm() wakes all"
-	CLOSE_VM_NO_WAKE	stuck		"NOTIFIERS=2 RELEASES=1"
-	"A user task can be killed in it"
-	WAIT_UNKILLABLE		stuck		"NOTIFIERS=1"
-	"the waiter is on the queue before it looks at the records"
-	QUEUE_LATE		stuck		"NOTIFIERS=1"
-	"marks the one it waits for"
-	MARK_NOT		stuck		"NOTIFIERS=1"
-	"end removes the record and looks for the mark in one section"
-	END_TWO_SECTIONS	stuck		"NOTIFIERS=1"
-	"a refresh waits until that equals the number of records"
-	WAIT_NO_DRAIN		stale		"NOTIFIERS=1"
-	"is waited for in the same way"
-	DRAIN_NO_WAKE		stuck		"NOTIFIERS=1"
-	"leaves a record of gfns"
-	GFNS_NO_RECORD		private		"NOTIFIERS=1 CHANGES=1"
-	"finds its caches through the memslots of its time"
-	GFNS_NOT_INVALID	private		"HOLES=1 PAGES=2 UPDATES=2"
-	"attributes change under slots_lock"
-	GFNS_NO_SLOTS_LOCK	private		"CHANGES=1 PAGES=2 UPDATES=2"
-	"looks at the attributes after the change"
-	LOOKUP_PRIVATE		private		"NOTIFIERS=1 CHANGES=1"
-	"Deactivation does not wait for a refresh"
-	DEACTIVATE_WAITS	stuck		"NOTIFIERS=1 PAGES=2 USERFAULTS=1"
-	"It sets @missed, so that nothing is published"
-	DEACTIVATE_NOT_MISSED	left		"NOTIFIERS=1"
-	"clears @active, so that no lookup begins"
-	INACTIVE_UNSEEN		left		"PAGES=2 UPDATES=2"
-	"While a refresh is under way the mapping is its own"
-	DEACTIVATE_TAKES_MAP	unmapped-twice	"NOTIFIERS=1"
-	"otherwise deactivation undoes it"
-	DEACTIVATE_KEEPS_MAP	mapped		"NOTIFIERS=1"
-	"all caches are closed"
-	CLOSE_VM_KEEPS_CACHES	mm-gone		"NOTIFIERS=2 RELEASES=1"
-	"none can be refreshed"
-	CLOSE_VM_NOT_SAID	mm-gone		"NOTIFIERS=2 RELEASES=1"
-	"Lock order: kvm->srcu or kvm->slots_lock, gpc->refresh_lock, mm locks"
-	USE_TAKES_LOCK		stuck		"NOTIFIERS=1"
+	# gpc_lock.h
+	READ_NO_UNDO           count     tables       "takes itself off again if the sum shows a writer"
+	WRITE_STORES           unlock    users        "A writer may see a reader that is about to give up"
+	READ_LOOKS_FIRST       rebound   tables       "A reader adds itself to the count, and"
+	WRITE_ADDS_LATE        starves   start        "gpc_write_lock() adds to the count before it reads the count"
+	WRITE_NO_WAIT          rebound   tables       "what a reader did happened before anything that the writer does"
+	USE_TAKES_LOCK         stuck     tables       "Neither the start nor the end of a read section waits for anybody"
 
-	# What is said at a function or field.
-	"One activation or refresh at a time"
-	NO_REFRESH_LOCK		open		"NOTIFIERS=1"
-	"take guest memory away from the caches"
-	GFNS_KEEP_OPEN		private		"NOTIFIERS=1 CHANGES=1"
-	"A cache that is activated from here on sees the record"
-	GFNS_RECORD_LATE	private		"NOTIFIERS=1 CHANGES=1"
-	"anywhere from the first gfn of all to the last"
-	GFNS_FIRST_START	private		"HOLES=2 PAGES=2"
-	"refreshes then wait for the end of the last"
-	GFNS_FIRST_END		private		"HOLES=2 PAGES=2"
-	"let refreshes of guest memory go on"
-	GFNS_NO_WAKE		stuck		"NOTIFIERS=1 CHANGES=1"
-	"let refreshes of a user range go on"
-	END_NO_WAKE		stuck		"NOTIFIERS=1"
-	"it will wake &kvm_gpcs.wait at its end"
-	MARK_LATE		stuck		"NOTIFIERS=1"
-	"that a lookup of these pages must wait for"
-	WAIT_ANY_GFNS		starves		"PROGRESS NOTIFIERS=2 CHANGES=1 PAGES=2"
-	"if another one, it is in the tree no more"
-	SET_IN_TREE		stale		"PAGES=2 UPDATES=2"
-	"A refresh that needs no new binding: the memslots are the same"
-	BEGIN_OLD		starves		"PROGRESS UPDATES=1"
-	"if the cache is to be bound anew"
-	BEGIN_OUTSIDE		misled		"NOTIFIERS=1"
-	"@map is the refresh's that is under way"
-	REFRESHING_UNSAID	unmapped-twice	"NOTIFIERS=1"
-	"Returns GPC_IS_OPEN if it is"
-	SHORTCUT_CLOSED		stale		"NOTIFIERS=1"
-	"the pages are still those that are mapped"
-	SHORTCUT_OTHER		stale		"PAGES=2 UPDATES=2"
-	"If not, whether a lookup may begin"
-	SHORTCUT_RECORD		private		"CHANGES=1 UPDATES=4 HVA=1"
-	"a page has no memslot, is private"
-	SHORTCUT_PRIVATE	private		"CHANGES=1 UPDATES=4 HVA=1"
-	"the user pages of @uhva and of the last byte"
-	PRIVATE_FIRST_PAGE	private		"CHANGES=1 PAGES=2 UPDATES=2"
-	"It does when only the page tables had changed"
-	MAP_OLD			stale		"NOTIFIERS=1"
-	"Somebody else has done it, while this one waited for refresh_lock"
-	STRANGER_OPEN		unmapped	"NOTIFIERS=1 LOCKS=2 STRANGERS=1"
-	"On failure the cache is left closed"
-	FAIL_OPEN		unmapped	"PAGES=2 UPDATES=2"
-	"closed, unmapped"
-	MAP_LEAKED		left		"NOTIFIERS=1"
-	"and out of the tree"
-	FAIL_IN_TREE		misled		"PAGES=2 UPDATES=2"
-	"Spins until uses have ended"
-	DEACTIVATE_NO_CLOSE	nothing		"NOTIFIERS=1"
-	"give a cache's pages back"
-	DEACTIVATE_IN_TREE	in-tree		"NOTIFIERS=1"
-	"that fails with -EINVAL when it comes to it"
-	DEACTIVATE_NO_WAKE	stuck		"NOTIFIERS=1"
+	# The head of gpc_invalidate.c
+	TREE_LATE              stale     tables       "a cache is in the tree from the moment that its user pages are known"
+	TREE_ONE_PAGE          stale     faults       "closes the caches of that range, which it finds in an interval tree"
+	START_NO_RECORD        stale     tables       "Start records its range"
+	START_TWO_SECTIONS     stale     tables       "Start, end, and the refresh's begin and publish are each one section"
+	WAIT_NOT               stale     tables       "begin: the record overlaps, wait"
+	START_KEEPS_LOOKUP     stale     tables       "start: record, LOOKUP to CLOSED"
+	START_KEEPS_OPEN       stale     tables       "start: record, OPEN to CLOSED"
+	PUBLISH_ANYHOW         stale     tables       "publish: not LOOKUP, begin again"
+	WAIT_ANY               starves   use          "Invalidations that do not overlap neither delay a refresh"
+	START_CLOSES_ANY       starves   use          "nor make it begin again"
+	WAIT_NO_COUNT          stale     tables       "a refresh waits while that differs from the number of records"
+	QUEUE_LATE             stuck     tables       "the waiter is on the wait queue before it looks at the records"
+	MARK_NOT               stuck     tables       "and marks one"
+	END_TWO_SECTIONS       stuck     tables       "End removes the record and reads the mark in one section"
+
+	# Elsewhere in gpc_invalidate.c and in kvm_mm.h
+	KEEPS_LOCK             rebound   tables       "waits for the uses"
+	WAIT_FIRST_PAGE        stale     faults       "Is an invalidation in progress that a lookup of the cache's pages must wait for"
+	END_NO_WAKE            stuck     tables       "so, its end wakes kvm->gpcs.wait"
+	MARK_LATE              stuck     tables       "a refresh waits for the end"
+	END_UNRECORDED_NO_WAKE stuck     tables       "Any refresh may wait for an invalidation without a record"
+	END_IF_RECORDED        stuck     tables       "in a VM with an active cache or a record"
+	END_IF_ACTIVE          records   tables       "The end of an invalidation, in a VM with an active cache or"
+	END_WAITS              stuck     tables       "Does not sleep"
+	GFNS_KEEP_OPEN         private   attributes   "Caches are found through the memslots of the moment"
+	GFNS_NO_RECORD         private   attributes   "its lookup waits for the change"
+	GFNS_RECORD_LATE       private   attributes   "A cache that is activated from here on waits for the change"
+	GFNS_NO_SLOTS_LOCK     private   exchange     "allows one change at a time"
+	WAIT_ANY_GFNS          starves   use          "first gfn whose memory attributes are being changed"
+	GFNS_NO_WAKE           stuck     attributes   "refreshes that wait for an invalidation to end"
+	GFNS_EMPTY_RANGE       stuck     attributes2  "both are 0 when there is no change in progress"
+	BEGIN_PRIVATE          private   attributes   "or sees the new attributes"
+	CLOSE_VM_NOT_SAID      mm-gone   release      "let no lookup begin"
+	CLOSE_VM_KEEPS_OPEN    mm-gone   release      "Close all caches of a VM"
+	CLOSE_VM_NO_WAKE       stuck     release      "the MMU notifier goes or has gone"
+
+	# pfncache.c
+	NO_REFRESH_LOCK        mapped    users        "there is one refresh at a time"
+	PUBLISH_TWO_SECTIONS   rebound   tables       "with no spinlock held; publish finds another state"
+	NO_GENERATION          memslot   slots        "A use also compares the generation of the memslots"
+	NO_SRCU_WAIT           memslot   slots        "all readers of srcu"
+	SET_IN_TREE            stale     slots        "A cache that comes to depend on another page leaves the tree"
+	BIND_SAME              stale     slots        "Clears @same if the pages are not those that it had"
+	BIND_FAIL_IN_TREE      misled    slots        "or -EFAULT where there is no memory"
+	BEGIN_NO_CLOSE         stale     slots        "Find the user pages of a closed cache"
+	BEGIN_OLD              starves   use-slots    "Is the cache bound by the memslots of the moment"
+	BEGIN_UNBOUND          lookup    moves        "0 until @gpa has been translated"
+	BEGIN_OPEN             unlock    users        "another task refreshed it"
+	BEGIN_INACTIVE         leaked    tables       "the cache is not active, or"
+	BEGIN_TWO_SECTIONS     lookup    tables       "Each change is made under kvm->mn_invalidate_lock"
+	BEGIN_COPIES_MAP       unmapped  tables       "unless a refresh works on it"
+	PRIVATE_FIRST_PAGE     private   attributes2  "a page has no memslot, is private"
+	SAME_CLOSED            stale     tables       "Only the memslots have changed"
+	SAME_PRIVATE           private   exchange     "and lead to the same pages"
+	WAIT_UNKILLABLE        stuck     endless      "-EINTR: killed"
+	MAP_OLD                stale     tables       "is used again if the pages are still the same"
+	MAP_TWICE              mapped    tables       "A mapping that has to be undone at the end"
+	FAIL_KEEPS_MAP         leaked    tables       "the cache stays active"
+	ACTIVATE_NO_CLOSE      rebound   tables       "changes only while @lock is held for write as well"
+	ACTIVATE_IN_TREE       misled    faults       "user pages in @pages and in the tree"
+	ACTIVATE_UNCOUNTED     stale     tables       "With no active cache, start leaves no record"
+	ACTIVATE_WAITS         stuck     faults       "activation and deactivation never wait for a refresh"
+	DEACTIVATE_WAITS       stuck     faults       "Does not wait for a refresh, which then fails with -EINVAL"
+	ACTIVATE_NO_WAKE       stuck     endless      "A refresh may wait for an invalidation of the pages that the cache had"
+	DEACTIVATE_NO_CLOSE    freed     tables       "Spins until uses have ended"
+	DEACTIVATE_IN_TREE     left      tables       "unbind a cache"
+	DEACTIVATE_KEEPS_MAP   left      tables       "the mapping that @khva points into"
+	DEACTIVATE_NO_WAKE     stuck     endless      "has nothing to wait for any more"
 )
 
-# --- One check: in a directory of its own, with what is to be read in ./log ---------
+# --- One check, in a directory of its own with what is to be read in ./log -----------
 
-# verify MACRO...: an exhaustive search
+# build PROGRAM
+build()
+{
+	local macros
+
+	read -ra macros <<<"${PROGRAMS[$1]}"
+	mkdir "$1" && cd "$1" && cp "$MODEL" gpc.pml &&
+		"$SPIN" -a "${macros[@]/#/-D}" gpc.pml >log 2>&1 &&
+		"$CC" -w -O2 "${macros[@]/#/-D}" -DMEMLIM=2000 pan.c -o pan >>log 2>&1
+}
+
+# verify CONFIGURATION [SETTING]: an exhaustive search, up to the first error
 verify()
 {
-	local cflags=(-O0 -DCOLLAPSE -DMEMLIM="$memlim") args=(-m3000000 -w23) flags=("${@/#/-D}")
+	local program=${program_of[$1]} args=(-m1000000 -w20) settings
 
-	if [[ " $* " = *" PROGRESS "* ]]; then
-		cflags+=(-DNP -DNFAIR=3)
-		args+=(-l -f)
-	else
-		cflags+=(-DSAFETY)
-	fi
-	"$SPIN" -a "${flags[@]}" gpc.pml >log 2>&1 &&
-		"$CC" -w "${cflags[@]}" pan.c -o pan >>log 2>&1 &&
-		./pan "${args[@]}" >log 2>&1
-	if [[ -e gpc.pml.trail ]]; then
-		"$SPIN" -t -p "${flags[@]}" gpc.pml 2>&1 | sed '/^#processes/,$d' |
-			tail -n 50 >>log
+	read -ra settings <<<"${settings_of[$1]} ${2-}"
+	[[ $program = safety ]] || args+=(-l -f)
+	env "${settings[@]}" "../$program/pan" "${args[@]}" >log 2>&1
+	if [[ -e pan.trail || -e gpc.pml.trail ]]; then
+		ln -s "$MODEL" gpc.pml
+		env "${settings[@]}" "../$program/pan" -r 2>&1 | tail -n 50 >>log
 	fi
 }
 
 holds()
 {
-	verify "$@"
+	verify "$1"
 	grep -q 'errors: 0$' log && ! grep -qE '^error|not completed|reached -DMEMLIM' log
 }
 
-# is_rejected NAME SAYING MACRO...
+# is_rejected VARIANT SAYING CONFIGURATION
 is_rejected()
 {
-	local name=BREAK_$1 says=${SAYS[$2]}
-	shift 2
+	local number
 
-	verify "$name" "$@"
-	grep -qF "pan:1: $says" log
+	number=$(awk -v name="$1" '$1 == "#define" && $2 == name { print $3 }' "$MODEL")
+	verify "$3" "BREAK=$number"
+	grep -qF "pan:1: ${SAYS[$2]}" log
 }
 
-# --- All of them --------------------------------------------------------------------
+# --- All of them ---------------------------------------------------------------------
 
 texts=()
 checks=()
+tests=0
+failures=0
+pids=()
 
 plan()
 {
@@ -275,9 +218,6 @@ plan()
 	shift
 	checks+=("$*")
 }
-
-tests=0
-failures=0
 
 # result STATUS TEXT LOG
 result()
@@ -293,8 +233,6 @@ result()
 	[[ $1 -eq 0 ]] || sed '/^unreached in/,/ states)$/d; s/^/# /' "$3"
 }
 
-pids=()
-
 report()
 {
 	wait "${pids[$1]}"
@@ -309,64 +247,63 @@ run()
 	for ((i = 0; i < ${#checks[@]} + JOBS; i++)); do
 		((i < JOBS)) || report $((i - JOBS))
 		((i < ${#checks[@]})) || continue
-		mkdir "$i" && cp "$MODEL" "$i" || exit
+		mkdir "$i" || exit
 		# shellcheck disable=SC2086 # a command in words
 		(cd "$i" && ${checks[i]}) &
 		pids[i]=$!
 	done
 }
 
-# A step that is made in none of the first configurations would not be checked.
+# A step that no configuration makes would not be checked.  A variant's own does not count.
 not_reached()
 {
-	local nr=$((${#CONFIGURATIONS[@]} / 2)) i
+	local i nr=0 seen=()
 
-	for ((i = 0; i < nr; i++)); do
-		awk '/^unreached in/ { proctype = $NF }
-		     / state [0-9]+, / && !/"-end-"/ { print proctype, $1, $3 }' "$i/log"
-	done | sort | uniq -c | awk -v nr="$nr" '$1 == nr'
-}
-
-# What the model's comment beside BREAK_$1 says: the function, and how it is broken.
-rule()
-{
-	sed -nE "s|^#.*BREAK_$1\)?[[:space:]]+/\* (.*) \*/$|\1|p" "$MODEL"
+	for ((i = 0; i < ${#CONFIGURATIONS[@]}; i += 4)); do
+		[[ ${CONFIGURATIONS[i + 1]} != safety ]] || seen+=("$((i / 4))/log")
+	done
+	nr=${#seen[@]}
+	awk '/^unreached in/ { proctype = $NF }
+	     / state [0-9]+, / && !/"-end-"/ { print proctype, $1, $0 }' "${seen[@]}" |
+		sort | uniq -c | awk -v nr="$nr" '
+		FNR == NR { variant[FNR] = /BROKEN\(|when\(|PROGRESS/; next }
+		{ split($3, at, ":"); line = int(at[2]) }
+		$1 == nr && !variant[line] && !/"\(\(*broken==/' "$MODEL" -
 }
 
 # Comments as running text
 words()
 {
-	sed 's|^[[:space:]]*/\?\*\+/\?||' \
-		"$TREE"/virt/kvm/pfncache.c "$TREE"/include/linux/kvm_gpc.h |
-		tr -s '[:space:]' ' '
+	sed 's|^[[:space:]]*/\?\*\+/\?||' "${CODE[@]}" | tr -s '[:space:]' ' '
 }
 
-# The tables, the model and the code must not drift apart: a variant is in the first two,
-# once; has a rule of its own, which is in the code by these words; names the function
-# that it breaks; and its configuration is listed.  What the model calls gpc_...() or
-# kvm_gpc_...() has the name in the code.
+# The tables, the model and the code must not drift apart: each variant of the model is in
+# the table once, with a rule of its own that is in the code by these words, and the model
+# names the function that it breaks.  What the model calls gpc_...() has that name in the
+# code.
 drifted()
 {
-	local code=$TREE/virt/kvm/pfncache.c listed text names=() rules=() i name
-
-	listed=$(printf '%s\n' "${CONFIGURATIONS[@]}" "${PROGRESS[@]}")
+	local text names=() rules=() i name
 
 	text=$(words)
 	for ((i = 0; i < ${#VARIANTS[@]}; i += 4)); do
-		rules+=("${VARIANTS[i]}")
-		names+=("BREAK_${VARIANTS[i + 1]}")
-		[[ ${text,,} = *"${VARIANTS[i],,}"* ]] || echo "not in the code: ${VARIANTS[i]}"
-		grep -qxF "${VARIANTS[i + 3]}" <<<"$listed" ||
-			echo "not a configuration: ${VARIANTS[i + 3]}"
-		[[ $(rule "${VARIANTS[i + 1]}") =~ ^[a-z_]+\(\):\ .+$ ]] ||
-			echo "no function and rule in the model: BREAK_${VARIANTS[i + 1]}"
+		names+=("${VARIANTS[i]}")
+		rules+=("${VARIANTS[i + 3]}")
+		[[ $text = *"${VARIANTS[i + 3]}"* ]] || echo "not in the code: ${VARIANTS[i + 3]}"
 	done
 	printf '%s\n' "${rules[@]}" | sort | uniq -d
-	comm -3 <(grep -oE '\bBREAK_[A-Z_]+' "$MODEL" | sort -u) \
+	diff <(sed -nE 's|^#define ([A-Z_]+)\t+[0-9]+\t+/\* [a-z_]+\(\): .*|\1|p' "$MODEL" | sort) \
 		<(printf '%s\n' "${names[@]}" | sort)
 	grep -oE '\b(__)?(kvm_)?gpc_[a-z_]+\(' "$MODEL" | sort -u | while read -r name; do
-		grep -q "\b$name" "$code" || echo "not in pfncache.c: $name)"
+		grep -q "\b$name" "${CODE[@]}" "$TREE"/patches/*.patch ||
+			echo "not in the code: $name)"
 	done
+}
+
+# What the model says beside a variant: the function, and how it is broken
+broken()
+{
+	sed -nE "s|^#define $1[[:space:]].*/\* (.*) \*/$|\1|p" "$MODEL"
 }
 
 for cmd in "$SPIN" "$CC"; do
@@ -378,27 +315,25 @@ trap 'rm -rf "$dir"' EXIT
 trap 'exit 1' HUP INT TERM
 cd "$dir" || exit
 
-for ((i = 0; i < ${#CONFIGURATIONS[@]}; i += 2)); do
-	plan "safety, ${CONFIGURATIONS[i]}" holds "${CONFIGURATIONS[i + 1]}"
-done
-for ((i = 0; i < ${#PROGRESS[@]}; i += 2)); do
-	plan "progress ${PROGRESS[i]}" holds "${PROGRESS[i + 1]}"
+[[ ${1-} != full ]] || CONFIGURATIONS+=("${FULL[@]}")
+declare -A program_of settings_of
+for ((i = 0; i < ${#CONFIGURATIONS[@]}; i += 4)); do
+	name=${CONFIGURATIONS[i]}
+	program_of[$name]=${CONFIGURATIONS[i + 1]}
+	settings_of[$name]=${CONFIGURATIONS[i + 2]}
+	plan "${CONFIGURATIONS[i + 1]}, ${CONFIGURATIONS[i + 3]}" holds "$name"
 done
 for ((i = 0; i < ${#VARIANTS[@]}; i += 4)); do
-	name=${VARIANTS[i + 1]}
-	plan "rejects $name, $(rule "$name"): ${VARIANTS[i + 2]}" \
-		is_rejected "${VARIANTS[@]:i + 1:3}"
+	name=${VARIANTS[i]}
+	plan "rejects $name, $(broken "$name"): ${VARIANTS[i + 3]}" \
+		is_rejected "${VARIANTS[@]:i:3}"
 done
-memlim=700
-if [[ ${1-} = full ]]; then
-	memlim=2000
-	for ((i = 0; i < ${#FULL[@]}; i += 2)); do
-		plan "safety, ${FULL[i]}" holds "${FULL[i + 1]}"
-	done
-fi
 
 echo "TAP version 13"
 echo "1..$((${#checks[@]} + 2))"
+for program in "${!PROGRAMS[@]}"; do
+	(build "$program") || { echo "Bail out! $(cat "$program/log")"; exit 1; }
+done
 run
 not_reached >log
 [[ ! -s log ]]
