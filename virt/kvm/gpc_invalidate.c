@@ -86,7 +86,7 @@ void gpc_unlink(struct gfn_to_pfn_cache *gpc)
 		gpc_tree_remove(&gpc->pages[--gpc->nr_pages], &gpc->kvm->gpcs.tree);
 }
 
-/* Close an active cache: its uses have ended, nothing that is being looked up is published. */
+/* Close a cache: its uses have ended, nothing that is being looked up is published. */
 void gpc_close(struct gfn_to_pfn_cache *gpc)
 {
 	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);

@@ -16,10 +16,11 @@
  * The lock has no owner: it may be taken for write by one task and released by
  * another.  The caller serializes writers.
  *
- * A reader adds itself to the count, and takes itself off again if the sum shows a
- * writer: two atomic operations at most, whatever other CPUs do.  A compare-exchange
- * loop would try again for as long as other readers come and go.  A writer may see a
- * reader that is about to give up, and waits for a few instructions more.
+ * A reader that sees no writer adds itself to the count, and takes itself off again if
+ * the sum shows a writer: two atomic operations at most, whatever other CPUs do.  A
+ * compare-exchange loop would try again for as long as other readers come and go.  A
+ * writer may see a reader that is about to give up, once for each CPU, and waits for a
+ * few instructions more.
  *
  * Ordering:
  * - gpc_write_unlock() is a release, gpc_read_trylock() an acquire: a reader sees
@@ -43,11 +44,13 @@ static inline void gpc_lock_init(struct kvm_gpc_lock *lock)
 static inline bool gpc_read_trylock(struct kvm_gpc_lock *lock)
 {
 	preempt_disable();
-	if (likely(atomic_inc_return_acquire(&lock->count) > 0)) {
-		rwlock_acquire_read(&lock->dep_map, 0, 1, _THIS_IP_);
-		return true;
+	if (likely(atomic_read(&lock->count) >= 0)) {
+		if (likely(atomic_inc_return_acquire(&lock->count) > 0)) {
+			rwlock_acquire_read(&lock->dep_map, 0, 1, _THIS_IP_);
+			return true;
+		}
+		atomic_dec(&lock->count);
 	}
-	atomic_dec(&lock->count);
 	preempt_enable();
 	return false;
 }

@@ -11,10 +11,9 @@
  * The states of a cache.  Each change is made under kvm->mn_invalidate_lock:
  *
  *	INACTIVE --activate--> CLOSED --begin--> LOOKUP --publish--> OPEN
- *	                          ^                |                  |
- *	                          +---invalidate, activate, failure---+
- *	    ^                                                         |
- *	    +------------------------deactivate-----------------------+
+ *	    ^                     ^                |                  |
+ *	    |                     +---invalidate, activate, failure---+
+ *	    +-----deactivate, from any state
  *
  * The cache's lock is held for write in every state but OPEN, so that a use is a read
  * trylock.  Only a refresh leads from CLOSED towards OPEN, and there is one refresh at a
@@ -558,6 +557,7 @@ void kvm_gpc_deactivate(struct gfn_to_pfn_cache *gpc)
 	}
 	spin_unlock(&kvm->mn_invalidate_lock);
 
+	/* A refresh that waits for an invalidation has nothing to wait for any more. */
 	wake_up_all(&kvm->gpcs.wait);
 	kvm_gpc_unmap(&map);
 }

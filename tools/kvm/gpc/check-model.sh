@@ -36,26 +36,31 @@ declare -A PROGRAMS=(
 	[start]="PROGRESS=START NP NFAIR=3"
 )
 
+declare -A ABOUT=([safety]="safety" [use]="progress of a use" [start]="progress of an invalidation")
+
 # Name, program, settings, and what it is about
 CONFIGURATIONS=(
 	tables      safety  "NOTIFIERS=1"                       "page tables"
-	tables2     safety  "NOTIFIERS=2"                       "two notifiers"
-	endless     safety  "NOTIFIERS=1 ENDLESS=1 PAGES=2"     "... one without end"
+	overlaps    safety  "NOTIFIERS=2 TRYLOCKS=1"            "two notifiers"
+	overlaps2   safety  "NOTIFIERS=2 PAGES=2"               "two notifiers, two pages"
+	endless     safety  "NOTIFIERS=1 ENDLESS=1 PAGES=2"     "an invalidation without end"
 	users       safety  "NOTIFIERS=1 LOCKS=2 TRYLOCKS=1"    "two users and one that tries"
-	slots       safety  "UPDATES=1 PAGES=2"                 "memslots, two pages"
-	moves       safety  "NOTIFIERS=1 UPDATES=1 "       "memslots, page tables"
-	faults      safety  "NOTIFIERS=1 PAGES=2 USERFAULTS=1"  "two pages, the VMM answers faults"
-	attributes  safety  "ATTRIBUTES=1"                      "attributes"
-	attributes2 safety  "ATTRIBUTES=1 PAGES=2"              "attributes, two pages"
+	slots       safety  "UPDATES=1 PAGES=2"                 "memslots"
+	moves       safety  "NOTIFIERS=1 UPDATES=1 PAGES=2"     "memslots, page tables"
+	faults      safety  "NOTIFIERS=1 PAGES=2 USERFAULTS=1"  "the VMM answers faults"
+	attributes  safety  "ATTRIBUTES=1 PAGES=2"              "attributes"
 	exchange    safety  "ATTRIBUTES=1 UPDATES=1"            "attributes, memslots"
+	exchange2   safety  "ATTRIBUTES=1 UPDATES=1 PAGES=2"    "attributes, memslots, two pages"
+	changes     safety  "NOTIFIERS=1 ATTRIBUTES=1 PAGES=2"  "attributes, page tables"
+	all         safety  "NOTIFIERS=1 ATTRIBUTES=1 UPDATES=1" "attributes, memslots, page tables"
 	release     safety  "NOTIFIERS=2 RELEASES=1 ENDLESS=1"  "the VM closes"
-	use         use     "NOTIFIERS=2 ATTRIBUTES=1"          "progress of a use: page tables, attributes"
-	use-slots   use     "UPDATES=1"                         "progress of a use: memslots"
-	start       start   "NOTIFIERS=1 TRYLOCKS=1"            "progress of an invalidation"
+	use         use     "NOTIFIERS=2 ATTRIBUTES=1"          "page tables, attributes"
+	use-slots   use     "UPDATES=1"                         "memslots"
+	start       start   "NOTIFIERS=1 TRYLOCKS=1"            "two users"
 )
 FULL=(
-	all-pages   safety  "NOTIFIERS=2 TRYLOCKS=1 PAGES=2"            "two notifiers, two of all"
-	everything  safety  "NOTIFIERS=1 ATTRIBUTES=1 UPDATES=1 RELEASES=1"  "all that can change"
+	full        safety  "NOTIFIERS=2 TRYLOCKS=1 PAGES=2"    "two of all"
+	full-all    safety  "NOTIFIERS=1 ATTRIBUTES=1 UPDATES=1 RELEASES=1" "all that can change"
 )
 
 # What spin can say: assert(...) in gpc.pml, and its own
@@ -121,7 +126,7 @@ VARIANTS=(
 	GFNS_NO_SLOTS_LOCK     private   exchange     "allows one change at a time"
 	WAIT_ANY_GFNS          starves   use          "first gfn whose memory attributes are being changed"
 	GFNS_NO_WAKE           stuck     attributes   "refreshes that wait for an invalidation to end"
-	GFNS_EMPTY_RANGE       stuck     attributes2  "both are 0 when there is no change in progress"
+	GFNS_EMPTY_RANGE       stuck     attributes   "0 when no change is in progress"
 	BEGIN_PRIVATE          private   attributes   "or sees the new attributes"
 	CLOSE_VM_NOT_SAID      mm-gone   release      "let no lookup begin"
 	CLOSE_VM_KEEPS_OPEN    mm-gone   release      "Close all caches of a VM"
@@ -130,31 +135,31 @@ VARIANTS=(
 	# pfncache.c
 	NO_REFRESH_LOCK        mapped    users        "there is one refresh at a time"
 	PUBLISH_TWO_SECTIONS   rebound   tables       "with no spinlock held; publish finds another state"
-	NO_GENERATION          memslot   slots        "A use also compares the generation of the memslots"
+	NO_GENERATION          memslot   slots        "Instead a use compares the generation of the"
 	NO_SRCU_WAIT           memslot   slots        "all readers of srcu"
 	SET_IN_TREE            stale     slots        "A cache that comes to depend on another page leaves the tree"
 	BIND_SAME              stale     slots        "Clears @same if the pages are not those that it had"
 	BIND_FAIL_IN_TREE      misled    slots        "or -EFAULT where there is no memory"
 	BEGIN_NO_CLOSE         stale     slots        "Find the user pages of a closed cache"
 	BEGIN_OLD              starves   use-slots    "Is the cache bound by the memslots of the moment"
-	BEGIN_UNBOUND          lookup    moves        "0 until @gpa has been translated"
+	BEGIN_UNBOUND          leaked    moves        "0 until @gpa has been translated"
 	BEGIN_OPEN             unlock    users        "another task refreshed it"
 	BEGIN_INACTIVE         leaked    tables       "the cache is not active, or"
 	BEGIN_TWO_SECTIONS     lookup    tables       "Each change is made under kvm->mn_invalidate_lock"
 	BEGIN_COPIES_MAP       unmapped  tables       "unless a refresh works on it"
-	PRIVATE_FIRST_PAGE     private   attributes2  "a page has no memslot, is private"
+	PRIVATE_FIRST_PAGE     private   attributes   "a page has no memslot, is private"
 	SAME_CLOSED            stale     tables       "Only the memslots have changed"
 	SAME_PRIVATE           private   exchange     "and lead to the same pages"
 	WAIT_UNKILLABLE        stuck     endless      "-EINTR: killed"
-	MAP_OLD                stale     tables       "is used again if the pages are still the same"
-	MAP_TWICE              mapped    tables       "A mapping that has to be undone at the end"
+	MAP_OLD                stale     tables       "is used again if the pages are the same"
+	MAP_TWICE              mapped    tables       "A vmap or memremap of before"
 	FAIL_KEEPS_MAP         leaked    tables       "the cache stays active"
 	ACTIVATE_NO_CLOSE      rebound   tables       "changes only while @lock is held for write as well"
 	ACTIVATE_IN_TREE       misled    faults       "user pages in @pages and in the tree"
 	ACTIVATE_UNCOUNTED     stale     tables       "With no active cache, start leaves no record"
 	ACTIVATE_WAITS         stuck     faults       "activation and deactivation never wait for a refresh"
 	DEACTIVATE_WAITS       stuck     faults       "Does not wait for a refresh, which then fails with -EINVAL"
-	ACTIVATE_NO_WAKE       stuck     endless      "A refresh may wait for an invalidation of the pages that the cache had"
+	ACTIVATE_NO_WAKE       stuck     endless      "A refresh may wait for an invalidation of the pages of before"
 	DEACTIVATE_NO_CLOSE    freed     tables       "Spins until uses have ended"
 	DEACTIVATE_IN_TREE     left      tables       "unbind a cache"
 	DEACTIVATE_KEEPS_MAP   left      tables       "the mapping that @khva points into"
@@ -177,12 +182,12 @@ build()
 # verify CONFIGURATION [SETTING]: an exhaustive search, up to the first error
 verify()
 {
-	local program=${program_of[$1]} args=(-m1000000 -w20) settings
+	local program=${program_of[$1]} args=("-m$depth" -w20) settings
 
 	read -ra settings <<<"${settings_of[$1]} ${2-}"
 	[[ $program = safety ]] || args+=(-l -f)
 	env "${settings[@]}" "../$program/pan" "${args[@]}" >log 2>&1
-	if [[ -e pan.trail || -e gpc.pml.trail ]]; then
+	if [[ -e gpc.pml.trail ]]; then
 		ln -s "$MODEL" gpc.pml
 		env "${settings[@]}" "../$program/pan" -r 2>&1 | tail -n 50 >>log
 	fi
@@ -200,6 +205,7 @@ is_rejected()
 	local number
 
 	number=$(awk -v name="$1" '$1 == "#define" && $2 == name { print $3 }' "$MODEL")
+	depth=1000000
 	verify "$3" "BREAK=$number"
 	grep -qF "pan:1: ${SAYS[$2]}" log
 }
@@ -315,13 +321,14 @@ trap 'rm -rf "$dir"' EXIT
 trap 'exit 1' HUP INT TERM
 cd "$dir" || exit
 
-[[ ${1-} != full ]] || CONFIGURATIONS+=("${FULL[@]}")
+depth=4000000
+[[ ${1-} != full ]] || { CONFIGURATIONS+=("${FULL[@]}"); depth=20000000; }
 declare -A program_of settings_of
 for ((i = 0; i < ${#CONFIGURATIONS[@]}; i += 4)); do
 	name=${CONFIGURATIONS[i]}
 	program_of[$name]=${CONFIGURATIONS[i + 1]}
 	settings_of[$name]=${CONFIGURATIONS[i + 2]}
-	plan "${CONFIGURATIONS[i + 1]}, ${CONFIGURATIONS[i + 3]}" holds "$name"
+	plan "${ABOUT[${CONFIGURATIONS[i + 1]}]}: ${CONFIGURATIONS[i + 3]}" holds "$name"
 done
 for ((i = 0; i < ${#VARIANTS[@]}; i += 4)); do
 	name=${VARIANTS[i]}

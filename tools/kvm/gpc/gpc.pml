@@ -6,18 +6,18 @@
  * check-model.sh runs the model.  By hand:
  *
  *	spin -a gpc.pml
- *	gcc -O2 -w -DSAFETY -DNOREDUCE pan.c -o pan
+ *	gcc -O2 -w -DSAFETY pan.c -o pan
  *	NOTIFIERS=1 UPDATES=1 ./pan -m1000000
  *	NOTIFIERS=1 BREAK=3 ./pan -m1000000; NOTIFIERS=1 BREAK=3 ./pan -r
  *
- * and for progress of a use, or with -DPROGRESS_START as well, of an invalidation:
+ * and for progress of a use, or with -DPROGRESS=START of an invalidation:
  *
- *	spin -a -DPROGRESS gpc.pml
+ *	spin -a -DPROGRESS=USE gpc.pml
  *	gcc -O2 -w -DNP -DNFAIR=3 pan.c -o pan
  *	NOTIFIERS=2 ./pan -l -f -m1000000
  *
- * "pan -r" replays the trail of an error, in the same environment.  With "-i" pan
- * searches for a short trail.  The environment says what runs: see "Settings".
+ * "pan -r" replays the trail of an error, in the same environment.  The environment says
+ * what runs: see "Settings".
  *
  * There is one cache, and these processes:
  *
@@ -68,8 +68,8 @@
  * With PROGRESS memory that the cache depends on is invalidated a few
  * times, other memory without end, memslots change their flags only, and nothing fails.
  * A process must reach its label "progress" again and again in each weakly fair run.  A
- * reader that gives up does so in one step: a writer that polls cannot be unlucky for
- * ever.
+ * reader that gives up does so in one step: with two steps, readers that try without end
+ * can keep a writer waiting for ever.
  */
 
 /* --- Rules, and how each is broken ------------------------------------------- */
@@ -118,8 +118,8 @@
 #define WAIT_ANY_GFNS		30	/* gpc_must_wait(): for changes of other gfns, too */
 #define MARK_NOT		31	/* gpc_must_wait(): does not mark the record */
 #define MARK_LATE		32	/* gpc_must_wait(): marks in another section */
-#define QUEUE_LATE		33	/* gpc_begin_wait(): looks at records, then queues */
-#define WAIT_UNKILLABLE		34	/* gpc_begin_wait(): ignores signals */
+#define QUEUE_LATE		33	/* gpc_wait(): looks at records, then queues */
+#define WAIT_UNKILLABLE		34	/* gpc_wait(): ignores signals */
 #define MAP_OLD			35	/* gpc_map_pages(): uses the map for other page frames */
 #define MAP_TWICE		36	/* gpc_map_pages(): does not undo the old map */
 #define PUBLISH_ANYHOW		37	/* gpc_publish(): ignores the state */
