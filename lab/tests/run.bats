@@ -192,18 +192,12 @@ steal_time psci_test hypercalls page_fault_test gpc_bench"
 }
 
 @test "run: a test that Bochs cannot run is a skip there, with the reason" {
-	echo '!bochs-2.7/vmx kvm_pv_test Bochs hangs' >>"$TOP/lab/tests.list"
-	fake dpkg-query 'echo 2.7+dfsg-4'
+	echo '!bochs/vmx kvm_pv_test Bochs hangs' >>"$TOP/lab/tests.list"
 	PLATFORM=vmx TESTS='steal_time kvm_pv_test' go verb_test
 	good
 	is "$(boots)" "vmx: steal_time"
 	has "kvm_pv_test on vmx: skip: Bochs hangs"
 	closing "1 passed, 0 failed, 1 skipped"
-
-	fake dpkg-query 'echo 3.0+dfsg-1'
-	PLATFORM=vmx TESTS='steal_time kvm_pv_test' go verb_test
-	good
-	closing "2 passed, 0 failed, 0 skipped"
 }
 
 @test "run: a test that a kernel cannot run is a skip there, with the reason" {
@@ -219,8 +213,7 @@ steal_time psci_test hypercalls page_fault_test gpc_bench"
 }
 
 @test "run: a test that Bochs cannot run is nothing where TESTS do not ask for it" {
-	echo '!bochs-2.7/vmx kvm_pv_test Bochs hangs' >>"$TOP/lab/tests.list"
-	fake dpkg-query 'echo 2.7+dfsg-4'
+	echo '!bochs/vmx kvm_pv_test Bochs hangs' >>"$TOP/lab/tests.list"
 	PLATFORM=vmx TESTS=steal_time go verb_test
 	closing "1 passed, 0 failed, 0 skipped"
 }
