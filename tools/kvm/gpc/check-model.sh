@@ -90,7 +90,7 @@ VARIANTS=(
 	# gpc_lock.h
 	READ_NO_UNDO           count     tables       "takes itself off again if the sum shows a writer"
 	WRITE_STORES           unlock    users        "A writer may see a reader that is about to give up"
-	READ_LOOKS_FIRST       rebound   tables       "A reader adds itself to the count, and"
+	READ_LOOKS_FIRST       rebound   tables       "adds itself to the count, and takes itself off"
 	WRITE_ADDS_LATE        starves   start        "gpc_write_lock() adds to the count before it reads the count"
 	WRITE_NO_WAIT          rebound   tables       "what a reader did happened before anything that the writer does"
 	USE_TAKES_LOCK         stuck     tables       "Neither the start nor the end of a read section waits for anybody"
