@@ -198,7 +198,8 @@ static void *init_and_touch(void *arg)
 	return NULL;
 }
 
-TEST_F(reinit, unmaps_all_before_any_of_many_returns)
+/* Twenty rounds with eight memslots take an emulator half a minute. */
+TEST_F_TIMEOUT(reinit, unmaps_all_before_any_of_many_returns, 120)
 {
 	struct starter starters[2];
 	pthread_barrier_t barrier;
