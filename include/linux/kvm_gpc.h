@@ -72,11 +72,11 @@ struct kvm_gpc_page {
 };
 
 /**
- * struct kvm_gpc_lock - reader-writer spinlock, see virt/kvm/gpc_lock.h
+ * struct gpc_lock - reader-writer spinlock, see virt/kvm/gpc_lock.h
  * @count: readers; plus a large negative number while the lock is held for write
  * @dep_map: for lockdep
  */
-struct kvm_gpc_lock {
+struct gpc_lock {
 	atomic_t count;
 	struct lockdep_map dep_map;
 };
@@ -117,7 +117,7 @@ enum kvm_gpc_state {
  */
 struct gfn_to_pfn_cache {
 	struct kvm *kvm;
-	struct kvm_gpc_lock lock;
+	struct gpc_lock lock;
 	enum kvm_gpc_state state;
 	u8 nr_pages;
 	bool dirty_track;
@@ -263,12 +263,13 @@ int kvm_gpc_refresh(struct gfn_to_pfn_cache *gpc);
  * success preemption is disabled until kvm_gpc_unlock(), on PREEMPT_RT too: only raw
  * spinlocks may be taken in between.
  *
- * Return: the kernel address, or an ERR_PTR() with nothing held:
+ * Return:
+ * * the kernel address, or an ERR_PTR() with nothing held:
  * * -EINVAL: the cache is not active, or @len is more than was said at activation
- * * -EFAULT: a page has no memslot, is private, cannot be mapped, or there is none that
- *   can be written; or current->mm is not the VM's
- * * -EINTR: killed; within KVM_RUN any signal.  KVM_RUN is about to return.  The caller
- *   must see to it that the next KVM_RUN tries again before it enters the guest
+ * * -EFAULT: no page that can be written and mapped, it is private, or current->mm is not
+ *   the VM's
+ * * -EINTR: killed; within KVM_RUN, which is about to return, any signal: the next KVM_RUN
+ *   has to try again before it enters the guest
  * * -EIO: the VM is being destroyed
  */
 void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len);

@@ -33,7 +33,7 @@
 #define GPC_WRITER	INT_MIN
 
 /* The lock begins its life held for write. */
-static inline void gpc_lock_init(struct kvm_gpc_lock *lock)
+static inline void gpc_lock_init(struct gpc_lock *lock)
 {
 	static struct lock_class_key key;
 
@@ -41,7 +41,7 @@ static inline void gpc_lock_init(struct kvm_gpc_lock *lock)
 	lockdep_init_map_wait(&lock->dep_map, "&gpc->lock", &key, 0, LD_WAIT_SPIN);
 }
 
-static inline bool gpc_read_trylock(struct kvm_gpc_lock *lock)
+static inline bool gpc_read_trylock(struct gpc_lock *lock)
 {
 	preempt_disable();
 	if (likely(atomic_read(&lock->count) >= 0)) {
@@ -55,7 +55,7 @@ static inline bool gpc_read_trylock(struct kvm_gpc_lock *lock)
 	return false;
 }
 
-static inline void gpc_read_unlock(struct kvm_gpc_lock *lock)
+static inline void gpc_read_unlock(struct gpc_lock *lock)
 {
 	rwlock_release(&lock->dep_map, _THIS_IP_);
 	(void)atomic_dec_return_release(&lock->count);
@@ -63,7 +63,7 @@ static inline void gpc_read_unlock(struct kvm_gpc_lock *lock)
 }
 
 /* For lockdep the lock is only taken and released: it has no owner in between. */
-static inline void gpc_write_lock(struct kvm_gpc_lock *lock)
+static inline void gpc_write_lock(struct gpc_lock *lock)
 {
 	rwlock_acquire(&lock->dep_map, 0, 0, _THIS_IP_);
 	atomic_add(GPC_WRITER, &lock->count);
@@ -71,7 +71,7 @@ static inline void gpc_write_lock(struct kvm_gpc_lock *lock)
 	rwlock_release(&lock->dep_map, _THIS_IP_);
 }
 
-static inline void gpc_write_unlock(struct kvm_gpc_lock *lock)
+static inline void gpc_write_unlock(struct gpc_lock *lock)
 {
 	(void)atomic_sub_return_release(GPC_WRITER, &lock->count);
 }

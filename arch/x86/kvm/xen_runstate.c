@@ -100,7 +100,7 @@ static void runstate_write_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 	void *record;
 
 	/* A vCPU that loses its CPU time and again could fill its dirty ring. */
-	if (!kvm_dirty_ring_has_room(vcpu))
+	if (vcpu->kvm->dirty_ring_size && !kvm_dirty_ring_has_room(vcpu))
 		return;
 
 	if (may_sleep) {

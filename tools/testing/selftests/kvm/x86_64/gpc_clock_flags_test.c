@@ -77,7 +77,8 @@ static bool is_stopped(int page)
 static void assert_stopped_in_kvmclock_only(bool stopped)
 {
 	TEST_ASSERT_EQ(is_stopped(KVMCLOCK), stopped);
-	TEST_ASSERT(!is_stopped(VCPU_INFO), "The clock in vcpu_info says that the guest was stopped");
+	TEST_ASSERT(!is_stopped(VCPU_INFO),
+		    "The clock in vcpu_info says that the guest was stopped");
 	TEST_ASSERT(!is_stopped(TIME_INFO), "Xen's second clock says that the guest was stopped");
 }
 

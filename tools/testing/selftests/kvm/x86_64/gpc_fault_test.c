@@ -415,7 +415,8 @@ static void assert_outcome(const struct operation *op, bool fault, int ret, stru
 		FAULT_ASSERT(n.done + n.failed <= 1 && (ret || !op->activation || n.done),
 			     "%s, %lu refreshes, %lu failed", strerror(-ret), n.done, n.failed);
 	else
-		FAULT_ASSERT(ret == (op->activation ? -GPC_FAULT_ERRNO : 0) && !n.done && n.failed == 1,
+		FAULT_ASSERT(ret == (op->activation ? -GPC_FAULT_ERRNO : 0) &&
+			     !n.done && n.failed == 1,
 			     "%s, %lu refreshes, %lu failed", strerror(-ret), n.done, n.failed);
 
 	if (n.done && !op->activation)

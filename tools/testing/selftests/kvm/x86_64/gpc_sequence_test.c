@@ -306,10 +306,12 @@ static uint64_t any_address(enum place place)
 
 static void do_any(void)
 {
+	static const enum place areas[] = { TIME_INFO, VCPU_INFO, RUNSTATE };
 	struct kvm_xen_vcpu_attr attr;
 	pthread_t thread;
 	uint32_t op = any(s.xen ? 15 : 8);
 	size_t len = strlen(s.log);
+	uint64_t now;
 	int i;
 
 	snprintf(s.log + len, sizeof(s.log) - len, " %u", op);
@@ -357,8 +359,9 @@ static void do_any(void)
 	case 9:
 		attr = runstate_data();
 		i = gpc_xen_vcpu_attr(s.vcpu, attr);
+		now = gpc_now(s.vcpu->vm);
 		ASSERT(!i || (i == -EINVAL &&
-			      attr.u.runstate.state_entry_time > gpc_now(s.vcpu->vm) - NSEC_PER_SEC),
+			      attr.u.runstate.state_entry_time > now - NSEC_PER_SEC),
 		       "DATA: error %d", i);
 		break;
 	case 10:
@@ -371,7 +374,7 @@ static void do_any(void)
 		ASSERT(!i || i == -EINVAL, "ADJUST: error %d", i);
 		break;
 	case 11:
-		i = (enum place[]){ TIME_INFO, VCPU_INFO, RUNSTATE }[any(3)];
+		i = areas[any(ARRAY_SIZE(areas))];
 		/* A guest that moves its vcpu_info has taken its events. */
 		if (i == VCPU_INFO)
 			take_events();
@@ -448,7 +451,8 @@ static void assert_all(void)
 	if (!s.present)
 		set_mem(true);
 	for (i = 0; i <= VCPU_INFO; i++)
-		seen.clock[i] = s.gpa[i] ? s.gpa[i] + (i == VCPU_INFO ? GPC_XEN_VCPU_INFO_TIME : 0) : 0;
+		seen.clock[i] = !s.gpa[i] ? 0 :
+				s.gpa[i] + (i == VCPU_INFO ? GPC_XEN_VCPU_INFO_TIME : 0);
 	gpc_record.gva = s.gpa[RUNSTATE];
 	gpc_record.abi = s.abi;
 	sync_global_to_guest(s.vcpu->vm, seen);

@@ -513,7 +513,7 @@ static int other_cpu(void)
 }
 
 /*
- * The spinner is preempted, loses its record, and goes on on another CPU.  Once it has it
+ * The spinner is preempted, loses its record, and then runs on another CPU.  Once it has it
  * back it says that it runs, in the same go: 1; or not: 0; or there was another go: -1.
  */
 static int says_that_it_runs(struct kvm_steal_time *st, void *page, const uint64_t *loops)
