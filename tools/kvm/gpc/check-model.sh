@@ -147,7 +147,7 @@ VARIANTS=(
 	BEGIN_INACTIVE         leaked    tables       "the cache is not active, or"
 	BEGIN_TWO_SECTIONS     lookup    tables       "Each change is made under"
 	BEGIN_COPIES_MAP       unmapped  tables       "unless a refresh works on it"
-	PRIVATE_FIRST_PAGE     private   attributes   "a page has no memslot, is private"
+	PRIVATE_FIRST_PAGE     private   attributes   "no page that can be written and mapped"
 	SAME_CLOSED            stale     tables       "Only the memslots have changed"
 	SAME_PRIVATE           private   exchange     "and lead to the same pages"
 	WAIT_UNKILLABLE        stuck     endless      "-EINTR: killed"
