@@ -204,9 +204,13 @@ static int gpc_begin(struct gfn_to_pfn_cache *gpc, unsigned long len, struct gpc
 
 static bool gpc_may_begin(struct gfn_to_pfn_cache *gpc)
 {
-	guard(spinlock)(&gpc->kvm->mn_invalidate_lock);
+	struct kvm *kvm = gpc->kvm;
+	bool may_begin;
 
-	return gpc->kvm->gpcs.closed || !kvm_gpc_is_active(gpc) || !gpc_must_wait(gpc);
+	spin_lock(&kvm->mn_invalidate_lock);
+	may_begin = kvm->gpcs.closed || !kvm_gpc_is_active(gpc) || !gpc_must_wait(gpc);
+	spin_unlock(&kvm->mn_invalidate_lock);
+	return may_begin;
 }
 
 /* Sleep until invalidations of the cache's pages have ended.  Adds ns to @waited. */

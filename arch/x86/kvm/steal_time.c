@@ -150,17 +150,6 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 }
 
 /**
- * kvm_steal_time_retry - try again after a VM-Exit to write the record
- * @vcpu: loaded vCPU whose record could not be had before it ran
- *
- * Out of line, so that vcpu_run() stays small enough to be inlined.
- */
-void kvm_steal_time_retry(struct kvm_vcpu *vcpu)
-{
-	kvm_make_request(KVM_REQ_STEAL_UPDATE, vcpu);
-}
-
-/**
  * kvm_steal_time_set_preempted - tell the guest that a vCPU has lost its CPU
  * @vcpu: vCPU that is being scheduled out
  *

@@ -15,7 +15,6 @@ void kvm_steal_time_init(struct kvm_vcpu *vcpu);
 void kvm_steal_time_reset(struct kvm_vcpu *vcpu);
 int kvm_steal_time_set_msr(struct kvm_vcpu *vcpu, u64 data);
 bool kvm_steal_time_update(struct kvm_vcpu *vcpu);
-void kvm_steal_time_retry(struct kvm_vcpu *vcpu);
 void kvm_steal_time_set_preempted(struct kvm_vcpu *vcpu);
 
 #endif /* __ARCH_X86_KVM_STEAL_TIME_H */
