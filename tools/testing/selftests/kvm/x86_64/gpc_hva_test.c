@@ -5,6 +5,7 @@
  * page that is and whatever the memslots say.
  */
 #include <pthread.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 
 #include "gpc.h"
@@ -476,6 +477,7 @@ HVA_TEST(shared_info_outside_the_memslots_follows_when_mapped_over)
 	struct sender sender;
 	size_t old, new;
 
+	GPC_REQUIRE(get_nprocs() > 1, "only one CPU");
 	race_begin(&sender, vcpu, hva);
 	for (i = 0; i < RACES; i++) {
 		old = 2 * i % RACE_PAGES * PAGE_SIZE;
@@ -502,6 +504,7 @@ HVA_TEST(shared_info_outside_the_memslots_goes_when_unmapped)
 	struct sender sender;
 	int i;
 
+	GPC_REQUIRE(get_nprocs() > 1, "only one CPU");
 	race_begin(&sender, vcpu, hva);
 	for (i = 0; i < RACES; i++) {
 		map(hva, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
