@@ -112,7 +112,8 @@ enum kvm_gpc_state {
  * @refresh_lock: one refresh at a time
  *
  * Everything but @refresh_lock and the readers of @lock changes under
- * &kvm.mn_invalidate_lock.  What a use reads (@dirty_track to @khva, and the memslots)
+ * &kvm.mn_invalidate_lock, the addresses in @pages with @refresh_lock held as well.  What a
+ * use reads (@dirty_track to @khva, and the memslots)
  * changes only while @lock is held for write as well.
  */
 struct gfn_to_pfn_cache {

@@ -17,9 +17,9 @@
  *
  * The cache's lock is held for write in every state but OPEN, so that a use is a read
  * trylock.  Only a refresh leads from CLOSED towards OPEN, and there is one refresh at a
- * time: it holds refresh_lock.  Between begin and publish it works on copies, with no
- * spinlock held; publish finds another state than LOOKUP if an invalidation or an
- * activation has outdated them.  So activation and deactivation never wait for a refresh,
+ * time: it holds refresh_lock.  Between begin and publish it holds no spinlock; publish
+ * finds another state than LOOKUP if an invalidation or an activation has outdated what
+ * was looked up.  So activation and deactivation never wait for a refresh,
  * which may sleep for long (userfaultfd).
  *
  * An update of memslots closes no cache.  Instead a use compares the generation of the
@@ -84,6 +84,7 @@ static int gpc_bind(struct gfn_to_pfn_cache *gpc, bool *same)
 	unsigned long uhva;
 	gfn_t gfn;
 
+	lockdep_assert_held(&gpc->refresh_lock);
 	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
 
 	gpc->dirty_track = false;
@@ -136,7 +137,6 @@ static bool gpc_is_private(struct gfn_to_pfn_cache *gpc)
 /* What a refresh works on with no spinlock held. */
 struct gpc_lookup {
 	unsigned int nr_pages;		/* 0: there is nothing to look up */
-	unsigned long uhvas[KVM_GPC_MAX_PAGES];
 	kvm_pfn_t pfns[KVM_GPC_MAX_PAGES];
 	struct page *pages[KVM_GPC_MAX_PAGES];
 	struct kvm_gpc_map map;		/* the cache's, while it is here */
@@ -159,7 +159,6 @@ static int gpc_begin(struct gfn_to_pfn_cache *gpc, unsigned long len, struct gpc
 {
 	struct kvm *kvm = gpc->kvm;
 	bool mapped;
-	unsigned int i;
 	int ret;
 
 	lockdep_assert_held(&kvm->mn_invalidate_lock);
@@ -193,8 +192,6 @@ static int gpc_begin(struct gfn_to_pfn_cache *gpc, unsigned long len, struct gpc
 
 	WRITE_ONCE(gpc->state, KVM_GPC_LOOKUP);
 	lookup->nr_pages = gpc->nr_pages;
-	for (i = 0; i < gpc->nr_pages; i++)
-		lookup->uhvas[i] = gpc->pages[i].uhva;
 	if (gpc->map.type > KVM_GPC_MAP_DIRECT) {
 		lookup->map = gpc->map;
 		gpc->map.type = KVM_GPC_MAP_NONE;
@@ -241,13 +238,17 @@ static noinline int gpc_lookup_pfn(unsigned long uhva, bool interruptible, kvm_p
 }
 ALLOW_ERROR_INJECTION(gpc_lookup_pfn, ERRNO);
 
-/* Returns 0, or an error; the first @nr pages then have a reference. */
-static int gpc_get_pages(struct gpc_lookup *lookup, bool interruptible, unsigned int *nr)
+/*
+ * Get the page frames of a cache.  Returns 0, or an error; the first @nr pages then have a
+ * reference.  Their user addresses change with refresh_lock held only.
+ */
+static int gpc_get_pages(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *lookup,
+			 bool interruptible, unsigned int *nr)
 {
 	int ret;
 
 	for (*nr = 0; *nr < lookup->nr_pages; (*nr)++) {
-		ret = gpc_lookup_pfn(lookup->uhvas[*nr], interruptible, &lookup->pfns[*nr]);
+		ret = gpc_lookup_pfn(gpc->pages[*nr].uhva, interruptible, &lookup->pfns[*nr]);
 		if (ret)
 			return ret;
 		lookup->pages[*nr] = kvm_pfn_to_refcounted_page(lookup->pfns[*nr]);
@@ -329,7 +330,7 @@ static int gpc_look_up(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *lookup,
 	if (current->mm != gpc->kvm->mm)
 		return -EFAULT;
 
-	ret = gpc_get_pages(lookup, interruptible, &nr);
+	ret = gpc_get_pages(gpc, lookup, interruptible, &nr);
 	if (!ret)
 		ret = gpc_map_pages(lookup);
 	if (!ret && !gpc_publish(gpc, lookup))

@@ -100,7 +100,7 @@ static void runstate_write_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 	void *record;
 
 	/* A vCPU that loses its CPU time and again could fill its dirty ring. */
-	if (vcpu->kvm->dirty_ring_size && !kvm_dirty_ring_has_room(vcpu))
+	if (!kvm_dirty_ring_has_room(vcpu))
 		return;
 
 	if (may_sleep) {
@@ -133,7 +133,7 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
  * vCPU in KVM_RUN, so disable preemption.  It leaves the times alone during other ioctls,
  * which need not.
  */
-static void runstate_enter(struct kvm_vcpu *vcpu, int state)
+static inline void runstate_enter(struct kvm_vcpu *vcpu, int state)
 {
 	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
 	u64 waited, now, delta;

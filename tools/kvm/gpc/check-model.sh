@@ -134,7 +134,7 @@ VARIANTS=(
 
 	# pfncache.c
 	NO_REFRESH_LOCK        mapped    users        "there is one refresh at a time"
-	PUBLISH_TWO_SECTIONS   rebound   tables       "with no spinlock held; publish finds another"
+	PUBLISH_TWO_SECTIONS   rebound   tables       "finds another state than LOOKUP if an"
 	NO_GENERATION          memslot   slots        "Instead a use compares the generation of the"
 	NO_SRCU_WAIT           memslot   slots        "all readers of srcu"
 	SET_IN_TREE            stale     slots        "A cache that comes to depend on another page"

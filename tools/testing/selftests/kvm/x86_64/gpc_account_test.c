@@ -45,14 +45,6 @@ static uint64_t switches(void)
 	return usage.ru_nvcsw + usage.ru_nivcsw;
 }
 
-static uint64_t monotonic_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return timespec_to_ns(ts);
-}
-
 /*
  * Threads: one runs the vCPU for a while, and says what it has waited meanwhile
  */
@@ -85,10 +77,10 @@ static void *runner_thread(void *arg)
 
 	delay = gpc_run_delay();
 	count = switches();
-	end = monotonic_ns() + RUN_NS;
+	end = gpc_monotonic_ns() + RUN_NS;
 	do {
 		run(r->vcpu);
-	} while (monotonic_ns() < end);
+	} while (gpc_monotonic_ns() < end);
 	r->delay = gpc_run_delay() - delay;
 	r->switches = switches() - count;
 	return NULL;

@@ -103,17 +103,9 @@ static void add_waiters(int timer)
 	}
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
-}
-
 static void start_timers(struct watch *watch)
 {
-	uint64_t start = now_ns() + NSEC_PER_SEC / 100;
+	uint64_t start = gpc_monotonic_ns() + NSEC_PER_SEC / 100;
 	struct itimerspec its = {
 		.it_value = { start / NSEC_PER_SEC, start % NSEC_PER_SEC },
 		.it_interval = { 0, PERIOD_NS },
@@ -223,8 +215,8 @@ KVM_ONE_VCPU_TEST(gpc_irq, does_not_come_while_the_version_is_odd, gpc_guest)
 	never_enter_guest(vcpu);
 	start_timers(&watch);
 	version = watch.clock->version;
-	end = now_ns() + WATCH_NS;
-	while (!READ_ONCE(watch.interrupted) && now_ns() < end) {
+	end = gpc_monotonic_ns() + WATCH_NS;
+	while (!READ_ONCE(watch.interrupted) && gpc_monotonic_ns() < end) {
 		nr_interrupts += restart_timers(&watch);
 		nr_updates++;
 		update_clocks(vcpu);

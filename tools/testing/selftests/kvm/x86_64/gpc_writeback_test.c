@@ -157,14 +157,6 @@ static void set_priority(int policy, int priority)
 		    __KVM_SYSCALL_ERROR("sched_setscheduler()", -1));
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
-}
-
 static void run_storm(struct storm *storm)
 {
 	struct timespec ts = { };
@@ -177,8 +169,8 @@ static void run_storm(struct storm *storm)
 	TEST_ASSERT(!pthread_create(&writer, NULL, write_pages, storm) &&
 		    !pthread_create(&cleaner, NULL, clean_pages, storm), "Cannot create a thread");
 	set_priority(SCHED_FIFO, 1);
-	end = now_ns() + STORM_NS;
-	for (i = 1; now_ns() < end; i++) {
+	end = gpc_monotonic_ns() + STORM_NS;
+	for (i = 1; gpc_monotonic_ns() < end; i++) {
 		ts.tv_nsec = i * 7919 % REFRESH_NS;
 		nanosleep(&ts, NULL);
 		refresh(storm);

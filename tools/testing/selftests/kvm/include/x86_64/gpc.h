@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/kernel-page-flags.h>
@@ -64,6 +65,14 @@ struct gpc_step {
 	uint64_t ns;
 	uint64_t word;
 };
+
+static inline uint64_t gpc_monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return timespec_to_ns(ts);
+}
 
 static struct gpc_step gpc_step;
 static uint64_t gpc_era;
