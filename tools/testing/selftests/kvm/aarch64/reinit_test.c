@@ -198,7 +198,7 @@ static void *init_and_touch(void *arg)
 	return NULL;
 }
 
-/* Twenty rounds with eight memslots take an emulator half a minute. */
+/* On a busy machine an emulator needs more than the 30 s that the harness allows. */
 TEST_F_TIMEOUT(reinit, unmaps_all_before_any_of_many_returns, 120)
 {
 	struct starter starters[2];
