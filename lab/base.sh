@@ -160,10 +160,23 @@ base_from_deb()
 	download "linux-source-$BASE_SERIES=$BASE_VERSION"
 	temp t "$CACHE/base.tmp"
 	mkdir -p "$t/src"
-	dpkg -x "$(deb linux-source-$BASE_SERIES "${BASE_VERSION#*:}")" "$t"
-	tar -xf "$t/usr/src/linux-source-$BASE_SERIES.tar.xz" -C "$t/src" --strip-components=1
+	dpkg-deb --fsys-tarfile "$(deb linux-source-$BASE_SERIES "${BASE_VERSION#*:}")" |
+		tar -xO "./usr/src/linux-source-$BASE_SERIES.tar.xz" | base_unpack "$t/src"
 	base_import "$t/src"
 	rm -rf "$t"
+}
+
+# base_unpack DIR: a tar.xz of the source. More than half of it are drivers that no
+# kernel here has: of these come the Kconfig files and Makefiles only.
+base_unpack()
+{
+	local d
+	local -a unused=()
+
+	for d in drivers/{gpu,media,net/ethernet,net/wireless,staging}; do
+		unused+=("--exclude=*/$d/*.[ch]")
+	done
+	tar -xJ -C "$1" --strip-components=1 "${unused[@]}"
 }
 
 # base_import DIR: its files as the one commit of BASE_GIT
@@ -301,7 +314,7 @@ base_from_tarball()
 	mkdir -p "$t/src"
 	curl -fsSL -o "$t/linux.tar.xz" "$url" ||
 		die "cannot download $url: is the network up? KDIR= takes a tree you have"
-	tar -xf "$t/linux.tar.xz" -C "$t/src" --strip-components=1
+	base_unpack "$t/src" <"$t/linux.tar.xz"
 	base_import "$t/src"
 	rm -rf "$t"
 }

@@ -100,7 +100,7 @@ file_mode()
 # "PATCH COMMIT" for each. Nothing in GIT but objects changes.
 series_commits()
 {
-	local git=$1 repo=${2:-$TOP} p f blob commit tree patch index err
+	local git=$1 repo=${2:-$TOP} p f blob added commit tree patch index err
 	local -A seen=()
 
 	commit=$(git -C "$git" rev-parse refs/heads/base)
@@ -116,13 +116,16 @@ series_commits()
 			die "patches/$p does not apply to base ${BASE_VERSION-}:" \
 				"$(sed -n 's/^error: \(patch failed: \)*//p' <<<"$err" | head -n 1)"
 		fi
+		added=
 		for f in $(adds "$patch"); do
 			[[ -z ${seen[$f]-} ]] || die "$f is added by ${seen[$f]} and again by $p"
 			seen[$f]=$p
 			[[ -f $repo/$f ]] || die "patches/$p adds $f, but the repository has no such file"
 			blob=$(git -C "$git" hash-object -w --path="$f" "$repo/$f")
-			git -C "$git" update-index --add --cacheinfo "$(file_mode "$repo/$f"),$blob,$f"
+			added+="$(file_mode "$repo/$f") $blob"$'\t'"$f"$'\n'
 		done
+		# Each call writes the whole index.
+		[[ -z $added ]] || git -C "$git" update-index --index-info <<<"${added%$'\n'}"
 		tree=$(git -C "$git" write-tree)
 		commit=$(commit_tree "$git" "$tree" "$(message "$patch")" "$commit")
 		echo "$p $commit"

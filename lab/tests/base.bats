@@ -300,6 +300,20 @@ stock_setup()
 	has "the base's cache"
 }
 
+@test "base: of drivers that no kernel here has it keeps what Kconfig reads" {
+	base_files "$TMP/linux-6.12.74"
+	mkdir -p "$TMP/linux-6.12.74/drivers/gpu/drm/x" "$TMP/linux-6.12.74/include/drm"
+	touch "$TMP/linux-6.12.74/drivers/gpu/drm/x/"{x.c,x.h,Kconfig,Makefile} "$TMP/linux-6.12.74/include/drm/drm.h"
+	tar -C "$TMP" -cJf "$TMP/linux-6.12.74.tar.xz" linux-6.12.74
+	run env KERNEL_ORG="file://$TMP" KERNEL_ORG_VERSION=6.12.74 bash -c "$(declare -f lab); TOP=$TOP
+		lab 'name_tarball; base_from_tarball; git -C \"\$BASE_GIT\" ls-tree -r --name-only base'"
+	good
+	has drivers/gpu/drm/x/Kconfig
+	has drivers/gpu/drm/x/Makefile
+	has include/drm/drm.h
+	has_not drivers/gpu/drm/x/x.
+}
+
 @test "base: a tarball that cannot be had is an error that names it, and leaves nothing" {
 	run env KERNEL_ORG="file://$TMP/none" KERNEL_ORG_VERSION=6.12.74 bash -c "$(declare -f lab); TOP=$TOP
 		lab 'name_tarball; step base get base_from_tarball'"
