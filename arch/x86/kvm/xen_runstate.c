@@ -99,10 +99,6 @@ static void runstate_write_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 	size_t size = times_offset + RUNSTATE_TIMES_SIZE;
 	void *record;
 
-	/* A vCPU that loses its CPU time and again could fill its dirty ring. */
-	if (!kvm_dirty_ring_has_room(vcpu))
-		return;
-
 	if (may_sleep) {
 		runstate_rebind(vcpu, times_offset);
 		record = kvm_gpc_lock(gpc, size);
@@ -189,7 +185,10 @@ void kvm_xen_runstate_set_running(struct kvm_vcpu *vcpu)
 void kvm_xen_runstate_set_preempted(struct kvm_vcpu *vcpu)
 {
 	runstate_enter(vcpu, RUNSTATE_runnable);
-	runstate_update_guest(vcpu, false);
+
+	/* A vCPU that loses its CPU time and again could fill its dirty ring. */
+	if (kvm_dirty_ring_has_room(vcpu))
+		runstate_update_guest(vcpu, false);
 }
 
 static int runstate_set_addr(struct kvm_vcpu *vcpu, gpa_t gpa)
