@@ -188,7 +188,7 @@ bench_recorded()
 	fi
 }
 
-# bench_record: ours becomes what is recorded; table and plot go into the README
+# bench_record: ours becomes what is recorded; table and plot go into docs/figures.md
 bench_record()
 {
 	local key on="" plot=""
@@ -196,9 +196,8 @@ bench_record()
 	key=$(bench_key)
 	{ echo "# $key"; cat "$BENCH/ours"; } >"$BENCH_RECORD"
 	if [[ $BENCH_ON = svm ]]; then
-		mkdir -p "$TOP/docs"
 		cp "$BENCH/invalidation.svg" "$TOP/docs/bench.svg"
-		plot='\n\n![Cost of an invalidation by the number of caches](docs/bench.svg)'
+		plot='\n\n![Cost of an invalidation by the number of caches](bench.svg)'
 	else
 		on=" PLATFORM=$BENCH_ON"
 	fi
@@ -210,9 +209,9 @@ bench_record()
 			while ((getline line < table) > 0) print line
 			print "```" plot
 			skip = 1
-		}' "$TOP/README.md" >"$BENCH/README.md"
-	cp "$BENCH/README.md" "$TOP/README.md"
-	note "recorded in ${BENCH_RECORD#"$TOP"/} and README.md"
+		}' "$TOP/docs/figures.md" >"$BENCH/figures.md"
+	cp "$BENCH/figures.md" "$TOP/docs/figures.md"
+	note "recorded in ${BENCH_RECORD#"$TOP"/} and docs/figures.md"
 }
 
 verb_bench()

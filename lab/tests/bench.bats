@@ -165,9 +165,9 @@ disbelieved()
 	disbelieved "instructions" UNIT=ticks
 }
 
-@test "bench: RECORD keeps the figures, and puts table and plot into the README" {
-	mkdir "$TMP/repo" "$TMP/repo/lab"
-	printf 'a\n<!-- figures: make bench RECORD=1 -->\nold\n<!-- end of the figures -->\nb\n' >"$TMP/repo/README.md"
+@test "bench: RECORD keeps the figures, and puts table and plot into docs/figures.md" {
+	mkdir -p "$TMP/repo"/{lab,docs}
+	printf 'a\n<!-- figures: make bench RECORD=1 -->\nold\n<!-- end of the figures -->\nb\n' >"$TMP/repo/docs/figures.md"
 	cp "$TMP/ours" "$BUILD/bench/ours"
 	echo 'the table' >"$BUILD/bench/table.txt"
 	echo 'the plot' >"$BUILD/bench/invalidation.svg"
@@ -176,24 +176,24 @@ disbelieved()
 		good
 	done
 	is "$(head -n 2 "$TMP/repo/lab/recorded")" $'# Linux 6.12\nmiss 5000'
-	is "$(grep -cE '^(a|b|the table|<!-- .* -->)$' "$TMP/repo/README.md")" 5
-	is "$(grep -c old "$TMP/repo/README.md")" 0
+	is "$(grep -cE '^(a|b|the table|<!-- .* -->)$' "$TMP/repo/docs/figures.md")" 5
+	is "$(grep -c old "$TMP/repo/docs/figures.md")" 0
 	is "$(cat "$TMP/repo/docs/bench.svg")" "the plot"
 }
 
-@test "bench: nvhe has figures, and a place in the README, of its own" {
-	mkdir -p "$TMP/repo/lab" "$BUILD/bench.nvhe"
+@test "bench: nvhe has figures, and a place in docs/figures.md, of its own" {
+	mkdir -p "$TMP/repo"/{lab,docs} "$BUILD/bench.nvhe"
 	printf '<!-- figures: make bench%s RECORD=1 -->\nold\n<!-- end of the figures -->\n' \
-		'' ' PLATFORM=nvhe' >"$TMP/repo/README.md"
+		'' ' PLATFORM=nvhe' >"$TMP/repo/docs/figures.md"
 	cp "$TMP/ours" "$BUILD/bench.nvhe/ours"
 	echo 'the table' >"$BUILD/bench.nvhe/table.txt"
 	export PLATFORM=nvhe
 	run lab 'TOP=$1 BENCH_RECORD=$1/lab/recorded; bench_key() { echo "Linux 6.12"; }; bench_record' "$TMP/repo"
 	good
-	is "$(head -n 2 "$TMP/repo/README.md" | tail -n 1)" old
-	is "$(grep -c 'the table' "$TMP/repo/README.md")" 1
-	is "$(grep -c svg "$TMP/repo/README.md")" 0
-	gone "$TMP/repo/docs"
+	is "$(head -n 2 "$TMP/repo/docs/figures.md" | tail -n 1)" old
+	is "$(grep -c 'the table' "$TMP/repo/docs/figures.md")" 1
+	is "$(grep -c svg "$TMP/repo/docs/figures.md")" 0
+	gone "$TMP/repo/docs/bench.svg"
 }
 
 @test "bench: other back ends and kernels are refused" {
