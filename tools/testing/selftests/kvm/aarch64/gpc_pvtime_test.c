@@ -509,6 +509,49 @@ PVTIME_TEST(leaves_the_wait_for_a_page_by_a_signal)
 	assert_served(vcpu, record_in(mem));
 }
 
+struct interrupt {
+	pthread_t runner;
+	int uffd;
+};
+
+static void *interrupt_fault(void *arg)
+{
+	struct interrupt *interrupt = arg;
+
+	page_await_fault(interrupt->uffd);
+	pthread_kill(interrupt->runner, SIGUSR1);
+	return NULL;
+}
+
+/* What the vCPU lost before a run that a signal ended is in the record after the next. */
+PVTIME_TEST(counts_over_a_signal)
+{
+	void *mem = record_on(vcpu), *page = mem + getpagesize();
+	struct interrupt interrupt = { pthread_self(), page_missing(page) };
+	uint64_t low, high, before, stolen;
+	pid_t rival = gpc_rival_start();
+	pthread_t thread;
+
+	low = gpc_run_delay();
+	run(vcpu);
+	high = gpc_run_delay();
+	gpc_lose_cpu();
+
+	page_drop(page);
+	pthread_create(&thread, NULL, interrupt_fault, &interrupt);
+	run_until_signal(vcpu);
+	pthread_join(thread, NULL);
+	gpc_rival_end(rival);
+
+	page_supply(interrupt.uffd, page);
+	before = gpc_run_delay();
+	run(vcpu);
+	stolen = record_in(mem)->stolen_time - 0xa5a5a5a5a5a5a5a5;
+	TEST_ASSERT(stolen >= before - high && stolen <= gpc_run_delay() - low,
+		    "Stolen %lu, scheduler %lu to %lu", stolen, before - high,
+		    gpc_run_delay() - low);
+}
+
 PVTIME_TEST(starts_the_record_after_a_signal_during_the_guests_call)
 {
 	struct step *shared = addr_gva2hva(vcpu->vm, (vm_vaddr_t)&step);
