@@ -394,12 +394,14 @@ HVA_TEST(shared_info_refuses_bad_addresses)
  * arbitrary instruction: it has the same CPU and goes first.
  */
 #define RACES		2000
+#define RACES_NS	(15ull * NSEC_PER_SEC)	/* a debug kernel has time for fewer */
 #define RACE_US		20
 #define RACE_PAGES	64
 
 struct sender {
 	pthread_t thread;
 	struct kvm_vcpu *vcpu;
+	uint64_t until;
 	bool stop;
 	unsigned int nr_sent;
 	int ret;
@@ -448,7 +450,7 @@ static void race_begin(struct sender *sender, struct kvm_vcpu *vcpu, void *hva)
 	/* It fails on a kernel that is built to be preemptible, or can't be made to be. */
 	(void)gpc_set("/sys/kernel/debug/sched/preempt", "full");
 
-	*sender = (struct sender) { .vcpu = vcpu };
+	*sender = (struct sender) { .vcpu = vcpu, .until = gpc_monotonic_ns() + RACES_NS };
 	TEST_ASSERT(!pthread_create(&sender->thread, NULL, send_events, sender),
 		    "Cannot create a thread");
 	set_priority(SCHED_FIFO, 1);
@@ -479,7 +481,7 @@ HVA_TEST(shared_info_outside_the_memslots_follows_when_mapped_over)
 
 	GPC_REQUIRE(get_nprocs() > 1, "only one CPU");
 	race_begin(&sender, vcpu, hva);
-	for (i = 0; i < RACES; i++) {
+	for (i = 0; i < RACES && gpc_monotonic_ns() < sender.until; i++) {
 		old = 2 * i % RACE_PAGES * PAGE_SIZE;
 		new = old + PAGE_SIZE;
 
@@ -506,7 +508,7 @@ HVA_TEST(shared_info_outside_the_memslots_goes_when_unmapped)
 
 	GPC_REQUIRE(get_nprocs() > 1, "only one CPU");
 	race_begin(&sender, vcpu, hva);
-	for (i = 0; i < RACES; i++) {
+	for (i = 0; i < RACES && gpc_monotonic_ns() < sender.until; i++) {
 		map(hva, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		sleep_us(i % RACE_US);
 		TEST_ASSERT(!munmap(hva, PAGE_SIZE), __KVM_SYSCALL_ERROR("munmap()", -1));
