@@ -5,8 +5,6 @@
  * does to stop a VM: KVM_RUN returns, and the record is written by the run that finds
  * the page.
  */
-#include <signal.h>
-
 #include "gpc_uffd.h"
 #include "gpc_xen.h"
 
@@ -35,40 +33,6 @@ FIXTURE_TEARDOWN(gpc_kick)
 
 #define KICK_TEST(test) KVM_ONE_VCPU_TEST(gpc_kick, test, gpc_guest)
 
-static struct kvm_vcpu *kicked;
-
-/* As VMMs do, for the case that the signal comes just before KVM_RUN. */
-static void exit_immediately(int signal)
-{
-	WRITE_ONCE(kicked->run->immediate_exit, 1);
-}
-
-static void catch_kicks(struct kvm_vcpu *vcpu)
-{
-	struct sigaction action = { .sa_handler = exit_immediately };
-
-	kicked = vcpu;
-	TEST_ASSERT(!sigaction(SIGUSR1, &action, NULL), __KVM_SYSCALL_ERROR("sigaction()", -1));
-}
-
-static int run(void *vcpu)
-{
-	return __vcpu_run(vcpu) ? -errno : 0;
-}
-
-static void kick_out(struct kvm_vcpu *vcpu, struct gpc_task *task)
-{
-	TEST_ASSERT(!pthread_kill(task->thread, SIGUSR1), "Cannot send a signal");
-	TEST_ASSERT(gpc_task_ends(task), "A kick does not end KVM_RUN");
-	TEST_ASSERT_EQ(task->ret, -EINTR);
-
-	/* It touches no page either. */
-	gpc_task_start(task, run, vcpu);
-	TEST_ASSERT(gpc_task_ends(task), "KVM_RUN waits in spite of immediate_exit");
-	TEST_ASSERT_EQ(task->ret, -EINTR);
-	vcpu->run->immediate_exit = 0;
-}
-
 /*
  * The record in @page, which KVM writes in each run after KVM_SET_CLOCK, is waited for.
  * In the end the page was supplied, full of poison, and the vCPU has run.
@@ -81,16 +45,16 @@ static void wait_for_record(struct kvm_vcpu *vcpu, void *page)
 	gpc_new_era(vcpu->vm);
 	gpc_step = (struct gpc_step) { };
 	sync_global_to_guest(vcpu->vm, gpc_step);
-	catch_kicks(vcpu);
+	gpc_catch_kicks(vcpu);
 	for (i = 0; i < KICKS; i++) {
-		gpc_task_start(&task, run, vcpu);
+		gpc_task_start(&task, gpc_task_run_fn, vcpu);
 		gpc_uffd_await(uffd, page, 0);
-		kick_out(vcpu, &task);
+		gpc_kick_out(vcpu, &task);
 	}
 	TEST_ASSERT(!gpc_pfn(page), "There is a page that nobody supplied");
 
 	gpc_uffd_supply(uffd, page);
-	TEST_ASSERT_EQ(run(vcpu), 0);
+	TEST_ASSERT_EQ(gpc_task_run_fn(vcpu), 0);
 	gpc_assert_synced(vcpu);
 }
 
@@ -216,18 +180,18 @@ KICK_TEST(does_not_lose_an_event)
 	gpc_update(vcpu);
 
 	uffd = gpc_uffd_make_missing(page);
-	catch_kicks(vcpu);
+	gpc_catch_kicks(vcpu);
 	gpc_step = (struct gpc_step) { .call = spin };
 	sync_global_to_guest(vcpu->vm, gpc_step);
-	gpc_task_start(&task, run, vcpu);
+	gpc_task_start(&task, gpc_task_run_fn, vcpu);
 	while (!READ_ONCE(s->on))
 		usleep(1000);
 	TEST_ASSERT_EQ(gpc_xen_send_event(vcpu), 0);
 	TEST_ASSERT(gpc_xen_event_pending(page + PAGE_SIZE), "Event not sent");
 	for (i = 0; i < KICKS; i++) {
 		gpc_uffd_await(uffd, page, 0);
-		kick_out(vcpu, &task);
-		gpc_task_start(&task, run, vcpu);
+		gpc_kick_out(vcpu, &task);
+		gpc_task_start(&task, gpc_task_run_fn, vcpu);
 	}
 	gpc_uffd_await(uffd, page, 0);
 	gpc_uffd_supply(uffd, page);

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -152,6 +153,44 @@ static inline void gpc_task_update(struct gpc_task *task, struct kvm_vcpu *vcpu,
 {
 	gpc_task_start(task, gpc_task_update_fn, vcpu);
 	gpc_uffd_await(uffd, page, 0);
+}
+
+/*
+ * A kick: the signal with which a VMM gets a vCPU's thread out of KVM_RUN
+ */
+
+static struct kvm_vcpu *gpc_kicked;
+
+/* As VMMs do, for the case that the signal comes just before KVM_RUN. */
+static inline void gpc_exit_immediately(int signal)
+{
+	WRITE_ONCE(gpc_kicked->run->immediate_exit, 1);
+}
+
+static inline void gpc_catch_kicks(struct kvm_vcpu *vcpu)
+{
+	struct sigaction action = { .sa_handler = gpc_exit_immediately };
+
+	gpc_kicked = vcpu;
+	TEST_ASSERT(!sigaction(SIGUSR1, &action, NULL), __KVM_SYSCALL_ERROR("sigaction()", -1));
+}
+
+static inline int gpc_task_run_fn(void *vcpu)
+{
+	return __vcpu_run(vcpu) ? -errno : 0;
+}
+
+static inline void gpc_kick_out(struct kvm_vcpu *vcpu, struct gpc_task *task)
+{
+	TEST_ASSERT(!pthread_kill(task->thread, SIGUSR1), "Cannot send a signal");
+	TEST_ASSERT(gpc_task_ends(task), "A kick does not end KVM_RUN");
+	TEST_ASSERT_EQ(task->ret, -EINTR);
+
+	/* It touches no page either. */
+	gpc_task_start(task, gpc_task_run_fn, vcpu);
+	TEST_ASSERT(gpc_task_ends(task), "KVM_RUN waits in spite of immediate_exit");
+	TEST_ASSERT_EQ(task->ret, -EINTR);
+	vcpu->run->immediate_exit = 0;
 }
 
 #endif /* SELFTEST_KVM_GPC_UFFD_H */
