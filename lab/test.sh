@@ -43,11 +43,18 @@ tests_on()
 	done
 }
 
+# bench_programs PLATFORM: what `make bench` runs there
+bench_programs()
+{
+	echo gpc_bench
+	[[ $1 != svm ]] || echo gpc_nested_bench
+}
+
 tests_of()
 {
 	case $1 in
-	x86_64) { tests_on svm; tests_on vmx; echo gpc_bench; } ;;
-	arm64)  { tests_on vhe; tests_on nvhe; tests_on n1; echo gpc_bench; } ;;
+	x86_64) { tests_on svm; tests_on vmx; bench_programs svm; } ;;
+	arm64)  { tests_on vhe; tests_on nvhe; tests_on n1; bench_programs nvhe; } ;;
 	esac | awk '!seen[$0]++'
 }
 

@@ -16,7 +16,8 @@ setup()
 		boot_limited() {
 			local dir=$5
 			printf "# # miss 5 %s\n" "${UNIT-instructions}" >"$dir/ktap"
-			printf "%s 1 selftests: kvm: gpc_bench\n# lab: done\n" "${ENDED-ok}" >>"$dir/ktap"
+			printf "%s 1 selftests: kvm: gpc_bench\n" "${ENDED-ok}" >>"$dir/ktap"
+			printf "ok 2 selftests: kvm: gpc_nested_bench\n# lab: done\n" >>"$dir/ktap"
 			[[ $dir != *ours.2 ]] || eval "${ON_LAST-}"
 		};'
 }
@@ -102,6 +103,19 @@ disbelieved()
 	figures ours 10001 80 200
 	table
 	worse "miss: 10001 is worse than 10000 on the base"
+}
+
+@test "bench: a bar may be relative to the base" {
+	sed -i 's/^miss base/miss base-1000/; s/^miss_1 90/miss_1 base*0.5/' "$TMP/list"
+	figures ours 9000 20 200
+	table
+	good
+	figures ours 9001 20 200
+	table
+	worse "miss: 9001 is above its bar of 9000"
+	figures ours 9000 21 200
+	table
+	worse "miss_1: 21 is above its bar of 20"
 }
 
 @test "bench: worse than recorded fails, though better than the base" {

@@ -66,7 +66,7 @@
 #include <asm/kvm_para.h>
 #include <asm/pvclock-abi.h>
 
-#include "gpc_figure.h"
+#include "gpc_count.h"
 #include "kselftest.h"
 #include "kvm_util.h"
 #include "processor.h"
@@ -80,7 +80,6 @@
 
 #define POISON		0xa5a5a5a5
 
-#define ROUNDS		31
 #define PLACES		8
 #define MEANWHILES	3
 #define DROP_SIZE	(128ul << 20)
@@ -99,35 +98,6 @@
 enum kind { CLOCK, VCPU_INFO, TIME_INFO, RUNSTATE, NR_KINDS };
 
 static const int counts[] = { 1, 16, 64, 512, 1024, 2048, NR_CACHES };
-
-#define COUNT(op)							\
-({									\
-	uint64_t __start = rdtsc();					\
-									\
-	op;								\
-	(int64_t)(rdtsc() - __start);					\
-})
-
-/* What @op takes, each time after @prepare. */
-#define MEDIAN(prepare, op)						\
-({									\
-	int64_t __samples[ROUNDS];					\
-	int __i;							\
-									\
-	for (__i = 0; __i < ROUNDS; __i++) {				\
-		prepare;						\
-		__samples[__i] = COUNT(op);				\
-	}								\
-	gpc_median(__samples, ROUNDS);					\
-})
-
-static bool is_tick_an_instruction(void)
-{
-	int64_t few = MEDIAN(, asm volatile(".rept 100; nop; .endr"));
-	int64_t many = MEDIAN(, asm volatile(".rept 1100; nop; .endr"));
-
-	return many - few == 1000;
-}
 
 /*
  * Memory
@@ -292,7 +262,7 @@ static void set_nth(int i, bool on)
 
 static int64_t drop_cost(void *page)
 {
-	return MEDIAN(touch(page), drop(page, PAGE_SIZE));
+	return GPC_MEDIAN(touch(page), drop(page, PAGE_SIZE));
 }
 
 /* The worst of some places spread over @n steps of @step pages. */
@@ -313,8 +283,8 @@ static int64_t hit_cost(int n)
 
 	for (i = 1; i < 2 * PLACES; i += 2) {
 		nth = n * i / (2 * PLACES);
-		worst = max(worst, MEDIAN(set_nth(nth, true),
-					  drop(page_at(2 * nth + 1), PAGE_SIZE)));
+		worst = max(worst, GPC_MEDIAN(set_nth(nth, true),
+					      drop(page_at(2 * nth + 1), PAGE_SIZE)));
 		set_nth(nth, true);
 	}
 	return worst;
@@ -403,13 +373,13 @@ static void bench_run(void)
 	struct kvm_steal_time *steal_time = page_at(1);
 	struct pvclock_vcpu_time_info *clock = page_at(0);
 
-	gpc_figure(MEDIAN(, vcpu_run(vcpu)), "run_plain");
+	gpc_figure(GPC_MEDIAN(, vcpu_run(vcpu)), "run_plain");
 	set_clock(vcpu, gpa_of(0));
-	gpc_figure(MEDIAN(, vcpu_run(vcpu)), "run_clock");
+	gpc_figure(GPC_MEDIAN(, vcpu_run(vcpu)), "run_clock");
 	TEST_ASSERT(clock->version >= 2, "The clock was not written");
 	set_msr(vcpu, MSR_KVM_STEAL_TIME, gpa_of(1));
-	gpc_figure(MEDIAN(, vcpu_run(vcpu)), "run_steal");
-	TEST_ASSERT(steal_time->version >= 2 * ROUNDS, "Steal time was not written each time");
+	gpc_figure(GPC_MEDIAN(, vcpu_run(vcpu)), "run_steal");
+	TEST_ASSERT(steal_time->version >= 2 * GPC_ROUNDS, "Steal time was not written each time");
 	end_guest(vcpu);
 }
 
@@ -428,12 +398,12 @@ static void bench_run_xen(void)
 
 	vm_ioctl(vcpu->vm, KVM_XEN_HVM_CONFIG, &config);
 	set_long_mode(vcpu->vm);
-	gpc_figure(MEDIAN(, vcpu_run(vcpu)), "run_xen");
+	gpc_figure(GPC_MEDIAN(, vcpu_run(vcpu)), "run_xen");
 	set_cache(vcpu, RUNSTATE, gpa_of(2));
-	gpc_figure(MEDIAN(*entry_time = 0, vcpu_run(vcpu)), "run_runstate");
+	gpc_figure(GPC_MEDIAN(*entry_time = 0, vcpu_run(vcpu)), "run_runstate");
 	TEST_ASSERT(*entry_time, "The runstate was not written");
 	set_cache(vcpu, RUNSTATE, gpa_of(3) - 3 * sizeof(uint64_t));
-	gpc_figure(MEDIAN(*entry_time_across = 0, vcpu_run(vcpu)), "run_across");
+	gpc_figure(GPC_MEDIAN(*entry_time_across = 0, vcpu_run(vcpu)), "run_across");
 	TEST_ASSERT(*entry_time_across, "The runstate was not written");
 	end_guest(vcpu);
 }
@@ -450,13 +420,13 @@ static void bench_clock(struct kvm_vcpu *vcpu)
 	struct pvclock_vcpu_time_info *clock = page_at(0);
 	int64_t without;
 
-	without = MEDIAN(new_time(vcpu->vm), vcpu_run(vcpu));
+	without = GPC_MEDIAN(new_time(vcpu->vm), vcpu_run(vcpu));
 	set_clock(vcpu, gpa_of(0));
-	gpc_figure(MEDIAN(new_time(vcpu->vm), vcpu_run(vcpu)) - without, "use_clock");
-	TEST_ASSERT(clock->version >= 2 * ROUNDS, "The clock was not rewritten each time");
-	gpc_figure(MEDIAN(set_clock(vcpu, OFF), set_clock(vcpu, gpa_of(0))), "activate");
-	gpc_figure(MEDIAN(set_clock(vcpu, OFF),
-			  { set_clock(vcpu, gpa_of(0)); vcpu_run(vcpu); }), "first_run");
+	gpc_figure(GPC_MEDIAN(new_time(vcpu->vm), vcpu_run(vcpu)) - without, "use_clock");
+	TEST_ASSERT(clock->version >= 2 * GPC_ROUNDS, "The clock was not rewritten each time");
+	gpc_figure(GPC_MEDIAN(set_clock(vcpu, OFF), set_clock(vcpu, gpa_of(0))), "activate");
+	gpc_figure(GPC_MEDIAN(set_clock(vcpu, OFF),
+			      { set_clock(vcpu, gpa_of(0)); vcpu_run(vcpu); }), "first_run");
 	set_clock(vcpu, OFF);
 }
 
@@ -465,10 +435,10 @@ static void bench_steal_time(struct kvm_vcpu *vcpu)
 	struct kvm_steal_time *steal_time = page_at(1);
 	int64_t without;
 
-	without = MEDIAN(, vcpu_run(vcpu));
+	without = GPC_MEDIAN(, vcpu_run(vcpu));
 	set_msr(vcpu, MSR_KVM_STEAL_TIME, gpa_of(1));
-	gpc_figure(MEDIAN(, vcpu_run(vcpu)) - without, "use_steal");
-	TEST_ASSERT(steal_time->version >= 2 * ROUNDS, "Steal time was not written each time");
+	gpc_figure(GPC_MEDIAN(, vcpu_run(vcpu)) - without, "use_steal");
+	TEST_ASSERT(steal_time->version >= 2 * GPC_ROUNDS, "Steal time was not written each time");
 	set_msr(vcpu, MSR_KVM_STEAL_TIME, OFF);
 }
 
@@ -506,7 +476,7 @@ static int64_t wakeup_cost(struct kvm_vcpu *spinner, uint8_t preempted)
 {
 	struct spinning *s = addr_gva2hva(spinner->vm, (vm_vaddr_t)&spinning);
 	struct kvm_steal_time *steal_time = page_at(1);
-	int64_t samples[ROUNDS], at;
+	int64_t samples[GPC_ROUNDS], at;
 	struct timespec ts;
 	pthread_t thread;
 	int i;
@@ -515,7 +485,7 @@ static int64_t wakeup_cost(struct kvm_vcpu *spinner, uint8_t preempted)
 	TEST_ASSERT(!pthread_create(&thread, NULL, run_spinner, spinner), "No thread");
 	while (!READ_ONCE(s->on))
 		usleep(1000);
-	for (i = 0; i < ROUNDS; i++) {
+	for (i = 0; i < GPC_ROUNDS; i++) {
 		at = monotonic_ns() + 3 * NSEC_PER_SEC / 1000;
 		ts = (struct timespec) { at / NSEC_PER_SEC, at % NSEC_PER_SEC };
 		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
@@ -524,7 +494,7 @@ static int64_t wakeup_cost(struct kvm_vcpu *spinner, uint8_t preempted)
 	}
 	WRITE_ONCE(s->stop, true);
 	pthread_join(thread, NULL);
-	return gpc_median(samples, ROUNDS);
+	return gpc_median(samples, GPC_ROUNDS);
 }
 
 static void bench_preempted(struct kvm_vm *vm)
@@ -570,13 +540,13 @@ static void bench_event(struct kvm_vcpu *vcpu)
 
 	set_shared_info(vcpu->vm, gpa_of(2));
 	set_cache(vcpu, VCPU_INFO, gpa_of(3));
-	used = MEDIAN((*pending = 0, *sel = 0),
-		      vm_ioctl(vcpu->vm, KVM_XEN_HVM_EVTCHN_SEND, &event));
+	used = GPC_MEDIAN((*pending = 0, *sel = 0),
+			  vm_ioctl(vcpu->vm, KVM_XEN_HVM_EVTCHN_SEND, &event));
 	gpc_figure(used, "send_event");
 	TEST_ASSERT(*pending && *sel, "No event was sent");
 
 	fd = make_irqfd(vcpu->vm, &event);
-	gpc_figure(MEDIAN((*pending = 0, *sel = 0), eventfd_write(fd, 1)), "fast_event");
+	gpc_figure(GPC_MEDIAN((*pending = 0, *sel = 0), eventfd_write(fd, 1)), "fast_event");
 	TEST_ASSERT(*pending && *sel, "No event was sent");
 	close(fd);
 	set_cache(vcpu, VCPU_INFO, OFF);
@@ -588,16 +558,16 @@ static void bench_runstate(struct kvm_vcpu *vcpu)
 	int64_t without, used, missed;
 
 	set_runnable(vcpu);
-	without = MEDIAN(, use_runstate(vcpu));
+	without = GPC_MEDIAN(, use_runstate(vcpu));
 	set_cache(vcpu, RUNSTATE, gpa_of(RUNSTATE_PAGE + 1) - 16);
-	gpc_figure(MEDIAN(touch(across), use_runstate(vcpu)) - without, "use_across");
+	gpc_figure(GPC_MEDIAN(touch(across), use_runstate(vcpu)) - without, "use_across");
 	assert_runstate(across);
 
 	set_cache(vcpu, RUNSTATE, gpa_of(RUNSTATE_PAGE));
-	used = MEDIAN(touch(area), use_runstate(vcpu));
+	used = GPC_MEDIAN(touch(area), use_runstate(vcpu));
 	gpc_figure(used - without, "use_runstate");
 	assert_runstate(area);
-	missed = MEDIAN((drop(area, PAGE_SIZE), touch(area)), use_runstate(vcpu));
+	missed = GPC_MEDIAN((drop(area, PAGE_SIZE), touch(area)), use_runstate(vcpu));
 	gpc_figure(missed - used, "refresh");
 	assert_runstate(area);
 }
@@ -655,14 +625,14 @@ static void use_meanwhile(struct kvm_vcpu *vcpu, void *page, void *mem,
 			    "The memory was dropped before this thread could run");
 
 		cpus[i] = cpu_ns();
-		elapseds[i] = COUNT(use_runstate(vcpu));
+		elapseds[i] = GPC_COUNT(use_runstate(vcpu));
 		cpus[i] = cpu_ns() - cpus[i];
 		pthread_join(thread, NULL);
 		assert_runstate(page);
 	}
 
 	*elapsed = gpc_median(elapseds, MEANWHILES);
-	*cpu = gpc_median(cpus, MEANWHILES) - MEDIAN(cpu_ns(), cpu_ns());
+	*cpu = gpc_median(cpus, MEANWHILES) - GPC_MEDIAN(cpu_ns(), cpu_ns());
 }
 
 static void bench_refresh(struct kvm_vcpu *vcpu)
@@ -682,8 +652,8 @@ static void bench_refresh(struct kvm_vcpu *vcpu)
 
 int main(int argc, char *argv[])
 {
-	const char *unit;
 	struct kvm_vcpu *vcpu;
+	const char *unit;
 
 	TEST_REQUIRE(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_RUNSTATE);
 	TEST_REQUIRE(kvm_check_cap(KVM_CAP_MAX_VCPUS) >= NR_VCPUS);
@@ -691,7 +661,7 @@ int main(int argc, char *argv[])
 	ksft_print_header();
 	ksft_set_plan(1);
 
-	unit = is_tick_an_instruction() ? "instructions" : "ticks";
+	unit = gpc_tick_unit();
 	bench_invalidation();
 	bench_run();
 	bench_run_xen();
