@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # The base: Debian's linux-source-6.12 and the stock kernel of the same version,
-# a tree of the user's own (KDIR), or the kernel.org tarball.
+# a tree of the user's own (KDIR), or the kernel.org tarball. For BASE=7.3, the source
+# from Debian's backports.
 #
 # The source is kept as a bare git repository with one commit, the image, modules
 # and headers as Debian's packages unpacked into one folder; both in the cache and
 # both renamed into place only when whole.
 #
-# base() sets	BASE_KIND	debian, kdir or tarball
+# base() sets	BASE_KIND	debian, backports, kdir or tarball
 #		BASE_VERSION	what names the source
 #		BASE_GIT	the bare repository, its commit is refs/heads/base
 # stock() sets	KREL		the stock kernel's release
 #		STOCK		where its packages are unpacked
 #		STOCK_CC	the compiler it was built with
 
-BASE_SERIES=6.12
+# What other bases than Debian 12 and 13 have of their own is in the backports of this suite.
+BACKPORTS_OF=trixie
+
 KERNEL_ORG=${KERNEL_ORG:-https://cdn.kernel.org/pub/linux/kernel/v6.x}
 KERNEL_ORG_VERSION=${KERNEL_ORG_VERSION:-6.12.74}
 
@@ -27,6 +30,9 @@ base()
 	if [[ -n ${KDIR-} ]]; then
 		name_kdir
 		get=base_from_kdir
+	elif [[ $BASE_SERIES != 6.12 ]]; then
+		name_backports
+		get=base_from_deb
 	elif command -v apt-cache >/dev/null; then
 		name_debian
 		get=base_from_deb
@@ -61,10 +67,13 @@ build_empty()
 
 # --- Debian ---------------------------------------------------------------
 
+# Options of apt-get and apt-cache for base packages. Empty: the machine's own apt.
+APT_OPTIONS=()
+
 # versions PACKAGE: those that apt offers, newest first
 versions()
 {
-	apt-cache madison "$1" 2>/dev/null | awk -F' *\\| *' '{ print $2 }' | awk '!seen[$0]++'
+	apt-cache madison "$1" "${APT_OPTIONS[@]}" 2>/dev/null | awk -F' *\\| *' '{ print $2 }' | awk '!seen[$0]++'
 }
 
 # releases: "VERSION RELEASE" of each stock kernel that apt offers
@@ -84,7 +93,7 @@ pick_debian()
 {
 	local rel v sources offered
 
-	sources=$(versions linux-source-$BASE_SERIES)
+	sources=$(versions "linux-source-$BASE_SERIES")
 	[[ -n $sources ]] || die "apt has no linux-source-$BASE_SERIES:" \
 		"enable Debian's security suite, or give KDIR="
 	if [[ -n ${KVER-} ]]; then
@@ -114,7 +123,7 @@ name_debian()
 	if [[ -z ${KVER-} && -s $BUILD/stock.pick ]]; then
 		pick=$(<"$BUILD/stock.pick")
 	else
-		have_package linux-source-$BASE_SERIES ||
+		have_package "linux-source-$BASE_SERIES" ||
 			step apt-update "apt-get update" apt_update
 		pick=$(pick_debian)
 		[[ -n ${KVER-} ]] || echo "$pick" >"$BUILD/stock.pick"
@@ -123,6 +132,65 @@ name_debian()
 	BASE_VERSION=${pick% *}
 	KREL=${pick#* }
 	BASE_GIT=$CACHE/base/$BASE_VERSION.git
+}
+
+# backports_sources: the machine's own mirror of Debian, for backports
+backports_sources()
+{
+	[[ -n $(debian_sources "$BACKPORTS_OF") ]] || apt_update >&2
+	debian_sources "$BACKPORTS_OF" | awk -v suite="$BACKPORTS_OF" '$3 == suite {
+		$1 = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
+		$3 = suite "-backports"
+		print
+	}'
+}
+
+# Lists and cache of the lab's own: apt's configuration of the machine stays as it is.
+backports_update()
+{
+	local dir=$CACHE/apt.$BASE_SERIES
+
+	mkdir -p "$dir/lists/partial" "$dir/archives/partial"
+	backports_sources >"$dir/sources.list"
+	[[ -s $dir/sources.list ]] ||
+		die "apt has no source of Debian from which its mirror could be known"
+	apt-get -q update "${APT_OPTIONS[@]}"
+}
+
+name_backports()
+{
+	local dir=$CACHE/apt.$BASE_SERIES pick
+
+	command -v apt-cache >/dev/null ||
+		die "BASE=$BASE_SERIES comes from Debian, and there is no apt; KDIR= takes a tree you have"
+	APT_OPTIONS=(-o "Dir::Etc::sourcelist=$dir/sources.list" -o Dir::Etc::sourceparts=-
+		-o "Dir::State::lists=$dir/lists" -o "Dir::Cache=$dir" -o APT::Sandbox::User=root
+		-o APT::Update::Error-Mode=any)
+	if [[ -s $BUILD/stock.pick ]]; then
+		pick=$(<"$BUILD/stock.pick")
+	else
+		step apt-backports "apt-get update for $BACKPORTS_OF-backports" backports_update
+		pick=$(versions "linux-source-$BASE_SERIES" | head -n 1)
+		[[ -n $pick ]] || base_is_gone
+		echo "$pick" >"$BUILD/stock.pick"
+	fi
+	BASE_KIND=backports
+	BASE_VERSION=$pick
+	BASE_GIT=$CACHE/base/$BASE_VERSION.git
+}
+
+# Backports move on to the next series. Verbs that test then pass with a skip.
+base_is_gone()
+{
+	local why="Debian's $BACKPORTS_OF-backports offer no linux-source-$BASE_SERIES any more"
+
+	case ${VERB-} in
+	run|test*|base-test|bench|check)
+		echo "*** BASE=$BASE_SERIES is SKIPPED: $why ***"
+		echo "0 passed, 0 failed, 1 skipped"
+		exit 0 ;;
+	*) die "$why; KDIR= takes a tree you have" ;;
+	esac
 }
 
 # download PACKAGE=VERSION...: into the cache
@@ -139,7 +207,7 @@ download()
 	done
 	[[ ${#missing[@]} -gt 0 ]] || return 0
 	cd "$CACHE/debs.tmp" || exit
-	apt-get -q download "${missing[@]}" ||
+	apt-get -q download "${missing[@]}" "${APT_OPTIONS[@]}" ||
 		die "cannot download ${missing[*]}: is the network up? 'apt-get update' may help too"
 	mv ./*.deb "$CACHE/debs/"
 }
@@ -160,7 +228,7 @@ base_from_deb()
 	download "linux-source-$BASE_SERIES=$BASE_VERSION"
 	temp t "$CACHE/base.tmp"
 	mkdir -p "$t/src"
-	dpkg-deb --fsys-tarfile "$(deb linux-source-$BASE_SERIES "${BASE_VERSION#*:}")" |
+	dpkg-deb --fsys-tarfile "$(deb "linux-source-$BASE_SERIES" "${BASE_VERSION#*:}")" |
 		tar -xO "./usr/src/linux-source-$BASE_SERIES.tar.xz" | base_unpack "$t/src"
 	base_import "$t/src"
 	rm -rf "$t"

@@ -179,7 +179,7 @@ fragments()
 {
 	local arch=${1##*.} f
 
-	for f in common "$arch" "${1%.*}" "${1%.*}.$arch"; do
+	for f in common "$BASE_SERIES" "$arch" "${1%.*}" "${1%.*}.$arch"; do
 		[[ ! -f $TOP/configs/$f ]] || echo "$TOP/configs/$f"
 	done | awk '!seen[$0]++'
 }
@@ -301,10 +301,12 @@ selftests()
 
 selftests_make()
 {
-	local arch=$1 dir=$2 sub=${1/arm64/aarch64} t f
+	local arch=$1 dir=$2 sub t f
 	local -a only=() args=()
 
 	cd "$TREE/tools/testing/selftests/kvm" || exit
+	sub=$(placed <<<"tools/testing/selftests/kvm/${arch/arm64/aarch64}/")
+	sub=$(basename "$sub")
 	for t in $(tests_of "$arch"); do
 		for f in "$t" "$sub/$t"; do
 			[[ ! -e $f.c ]] || { only+=("$f"); break; }

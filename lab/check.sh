@@ -29,7 +29,7 @@ check()
 
 overlay_in_kernel_form()
 {
-	overlay_files | grep -E '\.([chS]|rst|sh|bt)$'
+	overlay_placed | grep -E '\.([chS]|rst|sh|bt)$'
 }
 
 # mails_without_overlay DIR: the mails, but for the cover letter, without the files that
@@ -77,7 +77,7 @@ check_kernel_doc()
 	local f
 
 	cd "$TREE" || exit
-	for f in $(overlay_files | grep -E '\.[ch]$' | grep -v '^tools/'); do
+	for f in $(overlay_placed | grep -E '\.[ch]$' | grep -v '^tools/'); do
 		scripts/kernel-doc -none -Wall -Werror "$f"
 	done
 }

@@ -3,9 +3,12 @@
 # What every part of the lab uses: places, messages, steps, the way out.
 
 TOP=$(cd "${BASH_SOURCE%/*}/.." && pwd -P)
+BASE_SERIES=${BASE:-6.12}
 BUILD=$TOP/build
+[[ $BASE_SERIES = 6.12 ]] || BUILD+=-$BASE_SERIES
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/kvm-gpc
 LOGS=$BUILD/logs
+PATCHES=$TOP/patches/$BASE_SERIES
 JOBS=${JOBS:-$(nproc)}
 export CCACHE_DIR=$CACHE/ccache CCACHE_BASEDIR=$TOP CCACHE_NOHASHDIR=1
 export CCACHE_COMPILERCHECK=content CCACHE_SLOPPINESS=time_macros
@@ -84,6 +87,8 @@ temp()
 
 with_lock()
 {
+	[[ -z ${BASE-} || -f $PATCHES/series ]] ||
+		die "BASE=$BASE_SERIES: there is no patches/$BASE_SERIES/series; there is: $(cd "$TOP/patches" && echo */)"
 	mkdir -p "$BUILD" "$LOGS" "$CACHE" || die "cannot make $BUILD and $CACHE"
 	exec 9>"$BUILD/.lock"
 	flock -n 9 || die "another make runs in $TOP; wait for it to end"

@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # The series as commits, as a tree to edit in, as mails; and back into patches/.
 #
-# An entry of patches/series is a patch in quilt's form:
+# patches/BASE/ has a series for each base. An entry of it is a patch in quilt's form:
 #
 #	Subject: KVM: pfncache: ...
 #
@@ -24,7 +24,7 @@ series_date()
 
 entries()
 {
-	sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "$1/patches/series"
+	sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "$1/patches/$BASE_SERIES/series"
 }
 
 # header PATCH: all before the diff
@@ -62,8 +62,27 @@ overlay_files()
 	local p
 
 	for p in $(entries "$TOP"); do
-		adds "$TOP/patches/$p"
+		adds "$PATCHES/$p"
 	done
+}
+
+# placed: the paths on standard input, of overlay files, as the base has them. After 6.12
+# the folders of KVM's selftests got the names that arch/ has.
+placed()
+{
+	local dir='^(tools/testing/selftests/kvm/((include|lib)/)?)'
+
+	if [[ $BASE_SERIES = 6.12 ]]; then
+		cat
+	else
+		sed -E "s#${dir}x86_64/#\1x86/#; s#${dir}aarch64/#\1arm64/#"
+	fi
+}
+
+# overlay_placed: the overlay files of the series, as they are named in the tree
+overlay_placed()
+{
+	overlay_files | placed
 }
 
 # Whoever runs `make series` signs it off.
@@ -100,7 +119,7 @@ file_mode()
 # "PATCH COMMIT" for each. Nothing in GIT but objects changes.
 series_commits()
 {
-	local git=$1 repo=${2:-$TOP} p f blob added commit tree patch index err
+	local git=$1 repo=${2:-$TOP} p f at blob added commit tree patch index err
 	local -A seen=()
 
 	commit=$(git -C "$git" rev-parse refs/heads/base)
@@ -108,21 +127,22 @@ series_commits()
 	export GIT_INDEX_FILE=$index
 	git -C "$git" read-tree "$commit"
 	for p in $(entries "$repo"); do
-		patch=$repo/patches/$p
-		[[ -f $patch ]] || die "patches/series names $p, but there is no patches/$p"
-		[[ -n $(subject "$patch") ]] || die "patches/$p has no 'Subject:' line"
+		patch=$repo/patches/$BASE_SERIES/$p
+		[[ -f $patch ]] || die "patches/$BASE_SERIES/series names $p, but there is no such file beside it"
+		[[ -n $(subject "$patch") ]] || die "patches/$BASE_SERIES/$p has no 'Subject:' line"
 		if grep -qE '^(diff --git|---) [^ ]' "$patch" &&
 		   ! err=$(git -C "$git" apply --cached --whitespace=nowarn "$patch" 2>&1); then
-			die "patches/$p does not apply to base ${BASE_VERSION-}:" \
+			die "patches/$BASE_SERIES/$p does not apply to base ${BASE_VERSION-}:" \
 				"$(sed -n 's/^error: \(patch failed: \)*//p' <<<"$err" | head -n 1)"
 		fi
 		added=
 		for f in $(adds "$patch"); do
 			[[ -z ${seen[$f]-} ]] || die "$f is added by ${seen[$f]} and again by $p"
 			seen[$f]=$p
-			[[ -f $repo/$f ]] || die "patches/$p adds $f, but the repository has no such file"
-			blob=$(git -C "$git" hash-object -w --path="$f" "$repo/$f")
-			added+="$(file_mode "$repo/$f") $blob"$'\t'"$f"$'\n'
+			[[ -f $repo/$f ]] || die "patches/$BASE_SERIES/$p adds $f, but the repository has no such file"
+			at=$(placed <<<"$f")
+			blob=$(git -C "$git" hash-object -w --path="$at" "$repo/$f")
+			added+="$(file_mode "$repo/$f") $blob"$'\t'"$at"$'\n'
 		done
 		# Each call writes the whole index.
 		[[ -z $added ]] || git -C "$git" update-index --index-info <<<"${added%$'\n'}"
@@ -134,12 +154,12 @@ series_commits()
 	rm -f "$index"
 }
 
-# Overlay files that no entry names: they are not in the tree, nor in the mails.
+# Overlay files that no series names: they are in no tree, nor in the mails.
 overlay_orphans()
 {
 	(cd "$TOP" && git ls-files -co --exclude-standard arch include virt tools Documentation |
 		while read -r f; do [[ ! -e $f ]] || echo "$f"; done) |
-		grep -vxF -e "$(overlay_files)" || :
+		grep -vxF -e "$(sed -n 's/^Adds: //p' "$TOP"/patches/*/*.patch)" || :
 }
 
 orphans_text()
@@ -154,9 +174,9 @@ TREE=$BUILD/tree
 # What the tree's commits are made of; overlay files are links, so not they.
 tree_key()
 {
-	{ echo "$BASE_VERSION"; cat "$TOP/patches/series"
+	{ echo "$BASE_VERSION"; cat "$PATCHES/series"
 		# shellcheck disable=SC2046
-		(cd "$TOP/patches" && cat $(entries "$TOP")); } | digest
+		(cd "$PATCHES" && cat $(entries "$TOP")); } | digest
 }
 
 # Edits to base files in the tree that are not in patches/ yet, new files included.
@@ -215,7 +235,7 @@ tree_make()
 
 tree_links()
 {
-	local t=$1 f
+	local t=$1 f at
 
 	for f in $(git -C "$t" ls-files -v 2>/dev/null | sed -n 's/^S //p'); do
 		rm -f "${t:?}/$f"
@@ -224,8 +244,9 @@ tree_links()
 	[[ $2 = make ]] || return 0
 	for f in $(overlay_files); do
 		# Relative, so that the checkout can be moved.
-		ln -sfnr "$TOP/$f" "$t/$f"
-		git -C "$t" update-index --skip-worktree "$f"
+		at=$(placed <<<"$f")
+		ln -sfnr "$TOP/$f" "$t/$at"
+		git -C "$t" update-index --skip-worktree "$at"
 	done
 }
 
@@ -233,7 +254,7 @@ verb_tree()
 {
 	need build
 	tree
-	note "build/tree: $(git -C "$TREE" rev-list --count base..series) commits on Linux $BASE_VERSION;" \
+	note "${TREE#"$TOP/"}: $(git -C "$TREE" rev-list --count base..series) commits on Linux $BASE_VERSION;" \
 		"edit there, then 'make refresh'"
 }
 
@@ -257,7 +278,7 @@ verb_refresh()
 		target=$(last_patch_of "$f")
 		if [[ -n ${PATCH-} ]]; then
 			entries "$TOP" | grep -qxF "$PATCH" ||
-				die "PATCH=$PATCH is not in patches/series; add a line and a file with a Subject: first"
+				die "PATCH=$PATCH is not in patches/$BASE_SERIES/series; add a line and a file with a Subject: first"
 			if [[ -n $target && $target != "$PATCH" ]] &&
 			   [[ $(entries "$TOP" | grep -nxF "$PATCH" | cut -d: -f1) -lt $(entries "$TOP" | grep -nxF "$target" | cut -d: -f1) ]]; then
 				die "$f is changed again by $target, after $PATCH; refresh into that, or edit the patches by hand (quilt can)"
@@ -270,7 +291,7 @@ verb_refresh()
 	for p in "${!into[@]}"; do
 		# shellcheck disable=SC2086
 		refresh_patch "$p" "$commits" ${into[$p]}
-		note "patches/$p:${into[$p]}"
+		note "patches/$BASE_SERIES/$p:${into[$p]}"
 	done
 	rm "$TREE/.git/kvm-gpc"
 	git -C "$TREE" checkout -q -f series
@@ -284,7 +305,7 @@ same_diffs()
 	local f
 
 	for f in $(git -C "$TREE" diff --name-only series "$1"); do
-		grep -qxF "$f" <<<"$(overlay_files)" || return 1
+		grep -qxF "$f" <<<"$(overlay_placed)" || return 1
 	done
 }
 
@@ -293,7 +314,7 @@ last_patch_of()
 	local p last=
 
 	for p in $(entries "$TOP"); do
-		if grep -qxF "+++ b/$1" "$TOP/patches/$p" || grep -qxF -- "--- a/$1" "$TOP/patches/$p"; then
+		if grep -qxF "+++ b/$1" "$PATCHES/$p" || grep -qxF -- "--- a/$1" "$PATCHES/$p"; then
 			last=$p
 		fi
 	done
@@ -303,7 +324,7 @@ last_patch_of()
 # refresh_patch PATCH COMMITS FILE...: its diff with the tree's version of FILEs
 refresh_patch()
 {
-	local p=$1 commit index f tree new=$TOP/patches/$1.tmp
+	local p=$1 commit index f tree new=$PATCHES/$1.tmp
 	local -a except=()
 	commit=$(awk -v p="$p" '$1 == p { print $2 }' <<<"$2")
 	shift 2
@@ -319,16 +340,16 @@ refresh_patch()
 		fi
 	done
 	tree=$(GIT_INDEX_FILE=$index git -C "$TREE" write-tree)
-	for f in $(overlay_files); do
+	for f in $(overlay_placed); do
 		except+=(":(exclude)$f")
 	done
 	{
-		sed '/^diff --git /,$d' "$TOP/patches/$p"
+		sed '/^diff --git /,$d' "$PATCHES/$p"
 		# Plumbing: the user's settings of git diff have no say.
 		git -C "$TREE" diff-tree -p --no-renames --src-prefix=a/ --dst-prefix=b/ \
 			"$commit^" "$tree" -- . "${except[@]}" | sed '/^index /d'
 	} >"$new"
-	mv "$new" "$TOP/patches/$p"
+	mv "$new" "$PATCHES/$p"
 	rm -f "$index"
 }
 
@@ -340,8 +361,8 @@ verb_series()
 	base
 	[[ -z $(overlay_orphans) ]] || die "not in the series: $(orphans_text)"
 	step series "write the mails of the series" series_mails
-	note "build/series: $(find "$BUILD/series" -name '*.patch' | wc -l) mails;" \
-		"git am --empty=drop build/series/*.patch, on Linux $BASE_VERSION"
+	note "${BUILD#"$TOP/"}/series: $(find "$BUILD/series" -name '*.patch' | wc -l) mails;" \
+		"git am --empty=drop ${BUILD#"$TOP/"}/series/*.patch, on Linux $BASE_VERSION"
 }
 
 series_mails()

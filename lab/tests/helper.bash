@@ -13,7 +13,7 @@ lab_setup()
 {
 	# shellcheck disable=SC2046
 	unset $(git rev-parse --local-env-vars)
-	unset PLATFORM VARIANT TESTS KVER KDIR PATCH ACCEL JOBS KERNEL_ORG KERNEL_ORG_VERSION \
+	unset BASE PLATFORM VARIANT TESTS KVER KDIR PATCH ACCEL JOBS KERNEL_ORG KERNEL_ORG_VERSION \
 		BASE_KIND BASE_GIT MAKEFLAGS MFLAGS GIT_AUTHOR_DATE GIT_COMMITTER_DATE
 	places "$BATS_RUN_TMPDIR/seed"
 	[[ -d $TMP ]] || seed
@@ -133,27 +133,27 @@ hunk()
 seed_series()
 {
 	git init -q "$TOP"
-	mkdir -p "$TOP"/{patches,include/linux,virt/kvm,tools/testing/selftests/kvm}
+	mkdir -p "$TOP"/{patches/6.12,include/linux,virt/kvm,tools/testing/selftests/kvm}
 	echo build/ >"$TOP/.gitignore"
 	echo '/* the interface */' >"$TOP/include/linux/kvm_gpc.h"
 	echo 'our cache' >"$TOP/virt/kvm/pfncache.c"
 	echo 'echo tested' >"$TOP/tools/testing/selftests/kvm/gpc.sh"
 	chmod +x "$TOP/tools/testing/selftests/kvm/gpc.sh"
 	printf '# Order of the series.\n\none.patch\n  # between\ntwo.patch	# the second\n\ntests.patch\n' \
-		>"$TOP/patches/series"
+		>"$TOP/patches/6.12/series"
 	{
 		printf 'Subject: KVM: pfncache: Write it anew\n\nIt was slow.\n\nNow it is quick.\n\n'
 		printf 'Adds: include/linux/kvm_gpc.h\nAdds: virt/kvm/pfncache.c\n---\n'
 		hunk include/linux/kvm_host.h host 10 'host ten'
 		hunk virt/kvm/kvm_main.c main 5 'main five'
-	} >"$TOP/patches/one.patch"
+	} >"$TOP/patches/6.12/one.patch"
 	{
 		printf 'Subject: KVM: x86: Use it\n\nThe clock is its first user.\n---\n'
 		hunk arch/x86/kvm/x86.c x86 10 'x86 ten'
 		hunk virt/kvm/kvm_main.c main 25 'main twenty-five'
-	} >"$TOP/patches/two.patch"
+	} >"$TOP/patches/6.12/two.patch"
 	printf 'Subject: KVM: selftests: Test it\n\nAs a VMM would.\n\nAdds: tools/testing/selftests/kvm/gpc.sh\n' \
-		>"$TOP/patches/tests.patch"
+		>"$TOP/patches/6.12/tests.patch"
 	printf 'KVM: a cache of guest pages\n\nThis series is about caches.\n\nIt is short.\n' >"$TOP/patches/cover"
 	git -C "$TOP" add -A
 	GIT_AUTHOR_DATE='2020-02-03T04:05:06+00:00' GIT_COMMITTER_DATE='2020-02-03T04:05:06+00:00' \

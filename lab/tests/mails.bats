@@ -39,10 +39,10 @@ top_of_series()
 
 @test "mails: the command that is printed applies all of more than nine" {
 	for i in 4 5 6 7 8 9 10 11; do
-		printf 'Subject: KVM: Step %d\n\nWhy.\n---\n' "$i" >"$TOP/patches/$i.patch"
+		printf 'Subject: KVM: Step %d\n\nWhy.\n---\n' "$i" >"$TOP/patches/6.12/$i.patch"
 		printf 'diff --git a/new%d b/new%d\nnew file mode 100644\n--- /dev/null\n+++ b/new%d\n@@ -0,0 +1 @@\n+x\n' \
-			"$i" "$i" "$i" >>"$TOP/patches/$i.patch"
-		echo "$i.patch" >>"$TOP/patches/series"
+			"$i" "$i" "$i" >>"$TOP/patches/6.12/$i.patch"
+		echo "$i.patch" >>"$TOP/patches/6.12/series"
 	done
 	mails
 	good
@@ -72,7 +72,7 @@ top_of_series()
 
 @test "mails: those of the last time do not stay" {
 	mails
-	sed -i '/^tests/d' "$TOP/patches/series"
+	sed -i '/^tests/d' "$TOP/patches/6.12/series"
 	git -C "$TOP" rm -rq tools
 	mails
 	good

@@ -7,7 +7,7 @@ load helper
 setup()
 {
 	tree_setup
-	cp -r "$TOP/patches" "$TMP/patches.before"
+	cp -r "$TOP/patches/6.12" "$TMP/patches.before"
 }
 
 refresh()
@@ -24,7 +24,7 @@ edit()
 # changed: the patches that are not as they were
 changed()
 {
-	diff -rq "$TMP/patches.before" "$TOP/patches" | sed 's/^Only in [^:]*: /new /; s/.* and .*\/\(.*\) differ/\1/' | xargs
+	diff -rq "$TMP/patches.before" "$TOP/patches/6.12" | sed 's/^Only in [^:]*: /new /; s/.* and .*\/\(.*\) differ/\1/' | xargs
 }
 
 # What the patches now make, which is what the tree holds afterwards, is what was
@@ -70,13 +70,13 @@ content()
 	edit 's/^host 20$/host twenty/' include/linux/kvm_host.h
 	refresh
 	taken
-	cp -r "$TOP/patches" "$TMP/patches.after"
+	cp -r "$TOP/patches/6.12" "$TMP/patches.after"
 	rm -rf "$TREE"
 	lab "$STUB tree"
 	is "$(content)" "$before"
 	refresh
 	has nothing
-	diff -r "$TMP/patches.after" "$TOP/patches"
+	diff -r "$TMP/patches.after" "$TOP/patches/6.12"
 }
 
 @test "refresh: edits go each into its own patch" {
@@ -85,16 +85,16 @@ content()
 	refresh
 	taken
 	is "$(changed)" "one.patch two.patch"
-	grep -q '^+x86 twenty$' "$TOP/patches/two.patch"
-	grep -q '^+host twenty$' "$TOP/patches/one.patch"
+	grep -q '^+x86 twenty$' "$TOP/patches/6.12/two.patch"
+	grep -q '^+host twenty$' "$TOP/patches/6.12/one.patch"
 }
 
 @test "refresh: the patch keeps its header, and what it did to other files" {
 	edit 's/^host 20$/host twenty/' include/linux/kvm_host.h
 	refresh
-	is "$(sed '/^---$/q' "$TOP/patches/one.patch")" "$(sed '/^---$/q' "$TMP/patches.before/one.patch")"
-	grep -q '^+host ten$' "$TOP/patches/one.patch"
-	grep -q '^+main five$' "$TOP/patches/one.patch"
+	is "$(sed '/^---$/q' "$TOP/patches/6.12/one.patch")" "$(sed '/^---$/q' "$TMP/patches.before/one.patch")"
+	grep -q '^+host ten$' "$TOP/patches/6.12/one.patch"
+	grep -q '^+main five$' "$TOP/patches/6.12/one.patch"
 }
 
 @test "refresh: the overlay stays out of the patches" {
@@ -102,7 +102,7 @@ content()
 	echo edited >>"$TREE/virt/kvm/pfncache.c"
 	refresh
 	taken
-	is "$(grep -hc pfncache.c "$TOP"/patches/one.patch)" 1
+	is "$(grep -hc pfncache.c "$TOP"/patches/6.12/one.patch)" 1
 	is "$(cat "$TOP/virt/kvm/pfncache.c")" $'our cache\nedited'
 }
 
@@ -110,7 +110,7 @@ content()
 	edit 's/^host ten$/host 10/' include/linux/kvm_host.h
 	refresh
 	taken
-	is "$(grep -c kvm_host.h "$TOP/patches/one.patch" || :)" 0
+	is "$(grep -c kvm_host.h "$TOP/patches/6.12/one.patch" || :)" 0
 }
 
 @test "refresh: a file that no patch touches wants PATCH" {
@@ -126,7 +126,7 @@ content()
 	PATCH=one.patch refresh
 	taken
 	is "$(changed)" one.patch
-	grep -q '^+more$' "$TOP/patches/one.patch"
+	grep -q '^+more$' "$TOP/patches/6.12/one.patch"
 }
 
 @test "refresh: PATCH may be later than the last patch that touches the file" {
@@ -147,13 +147,13 @@ content()
 @test "refresh: an unknown PATCH is refused" {
 	edit 's/^main five$/main FIVE/' virt/kvm/kvm_main.c
 	PATCH=none.patch refresh
-	bad PATCH=none.patch patches/series
+	bad PATCH=none.patch patches/6.12/series
 	is "$(changed)" ""
 }
 
 @test "refresh: an entry that is new, with a subject only, takes edits" {
-	echo three.patch >>"$TOP/patches/series"
-	printf 'Subject: KVM: More\n\nMore.\n' >"$TOP/patches/three.patch"
+	echo three.patch >>"$TOP/patches/6.12/series"
+	printf 'Subject: KVM: More\n\nMore.\n' >"$TOP/patches/6.12/three.patch"
 	edit "\$a more" Kbuild
 	PATCH=three.patch refresh
 	taken
@@ -183,7 +183,7 @@ content()
 	rm "$TREE/scripts/old.sh"
 	PATCH=two.patch refresh
 	taken
-	grep -q '^deleted file mode 100755$' "$TOP/patches/two.patch"
+	grep -q '^deleted file mode 100755$' "$TOP/patches/6.12/two.patch"
 	gone "$TREE/scripts/old.sh"
 }
 
@@ -191,13 +191,13 @@ content()
 	chmod -x "$TREE/scripts/old.sh"
 	PATCH=two.patch refresh
 	taken
-	grep -q '^new mode 100644$' "$TOP/patches/two.patch"
+	grep -q '^new mode 100644$' "$TOP/patches/6.12/two.patch"
 }
 
 @test "refresh: with edits in the tree and patches changed, it refuses and loses neither" {
 	edit 's/^host 20$/host twenty/' include/linux/kvm_host.h
-	sed -i 's/^+x86 ten$/+x86 zehn/' "$TOP/patches/two.patch"
-	cp "$TOP/patches/two.patch" "$TMP/patches.before/"
+	sed -i 's/^+x86 ten$/+x86 zehn/' "$TOP/patches/6.12/two.patch"
+	cp "$TOP/patches/6.12/two.patch" "$TMP/patches.before/"
 	refresh
 	bad patches/ build/tree
 	is "$(changed)" ""
@@ -211,13 +211,13 @@ content()
 	edit 's/^host 20$/host twenty/' include/linux/kvm_host.h
 	refresh
 	taken
-	grep -qxF -- '--- a/include/linux/kvm_host.h' "$TOP/patches/one.patch"
+	grep -qxF -- '--- a/include/linux/kvm_host.h' "$TOP/patches/6.12/one.patch"
 }
 
 @test "refresh: what is said between the message and the diff stays" {
-	sed -i 's/^---$/---\nv2: new words/' "$TOP/patches/one.patch"
+	sed -i 's/^---$/---\nv2: new words/' "$TOP/patches/6.12/one.patch"
 	echo "/* mine */" >>"$TREE/include/linux/kvm_host.h"
 	refresh
 	taken
-	grep -qx 'v2: new words' "$TOP/patches/one.patch"
+	grep -qx 'v2: new words' "$TOP/patches/6.12/one.patch"
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck disable=SC2016
-# patches/series as commits on the base.
+# patches/6.12/series as commits on the base.
 load helper
 
 setup()
@@ -41,7 +41,7 @@ show()
 
 @test "series: the sign-off joins the trailers that the patch has" {
 	sed -i '/^Now it is/s/$/\n\nFixes: 123456789abc ("KVM: something")\nReviewed-by: B <b@example.org>/' \
-		"$TOP/patches/one.patch"
+		"$TOP/patches/6.12/one.patch"
 	commits
 	is "$(git -C "$BASE" log -1 --format=%B "$(commit one.patch)" | git interpret-trailers --parse)" \
 		$'Fixes: 123456789abc ("KVM: something")\nReviewed-by: B <b@example.org>\nSigned-off-by: Ann Author <ann@example.org>'
@@ -77,7 +77,7 @@ show()
 	first=$output
 	is "$(git -C "$BASE" log -1 --format='%at %ct' "$(commit tests.patch)")" "1580702706 1580702706"
 	git clone -q --bare "$BASE" "$TMP/other.git"
-	touch "$TOP"/virt/kvm/* "$TOP"/patches/*
+	touch "$TOP"/virt/kvm/* "$TOP"/patches/6.12/*
 	GIT_AUTHOR_DATE=2001-01-01T00:00:00Z run lab "$STUB series_commits $TMP/other.git"
 	is "$output" "$first"
 }
@@ -100,33 +100,33 @@ show()
 }
 
 @test "series: a patch that does not apply is named, with file and base" {
-	sed -i 's/^-main 25$/-main 26/' "$TOP/patches/two.patch"
+	sed -i 's/^-main 25$/-main 26/' "$TOP/patches/6.12/two.patch"
 	commits
 	bad two.patch virt/kvm/kvm_main.c "$BASE_VERSION"
 	has_not tests.patch
 }
 
 @test "series: a patch to a file that the base has not is named, with file and base" {
-	sed -i 's|arch/x86/kvm/x86.c|arch/x86/kvm/none.c|' "$TOP/patches/two.patch"
+	sed -i 's|arch/x86/kvm/x86.c|arch/x86/kvm/none.c|' "$TOP/patches/6.12/two.patch"
 	commits
 	bad two.patch arch/x86/kvm/none.c "$BASE_VERSION"
 }
 
 @test "series: a patch that makes a file that the base has is named, with file and base" {
 	printf 'diff --git a/Kbuild b/Kbuild\nnew file mode 100644\n--- /dev/null\n+++ b/Kbuild\n@@ -0,0 +1 @@\n+x\n' \
-		>>"$TOP/patches/two.patch"
+		>>"$TOP/patches/6.12/two.patch"
 	commits
 	bad two.patch Kbuild "$BASE_VERSION"
 }
 
 @test "series: a patch that is cut off is named" {
-	sed -i '$d' "$TOP/patches/two.patch"
+	sed -i '$d' "$TOP/patches/6.12/two.patch"
 	commits
 	bad two.patch corrupt
 }
 
 @test "series: a diff in quilt's plain form is applied or refused, not dropped" {
-	sed -i '/^diff --git /d' "$TOP/patches/two.patch"
+	sed -i '/^diff --git /d' "$TOP/patches/6.12/two.patch"
 	commits
 	if [[ $status -eq 0 ]]; then
 		is "$(show "$(commit two.patch):arch/x86/kvm/x86.c" | sed -n 10p)" "x86 ten"
@@ -137,13 +137,13 @@ show()
 }
 
 @test "series: an entry without its patch is named" {
-	rm "$TOP/patches/two.patch"
+	rm "$TOP/patches/6.12/two.patch"
 	commits
-	bad two.patch "patches/series"
+	bad two.patch "patches/6.12/series"
 }
 
 @test "series: a patch without a subject is named" {
-	sed -i '/^Subject: /d' "$TOP/patches/two.patch"
+	sed -i '/^Subject: /d' "$TOP/patches/6.12/two.patch"
 	commits
 	bad two.patch Subject
 }
@@ -155,7 +155,7 @@ show()
 }
 
 @test "series: a file that two patches add is named, with both" {
-	sed -i 's|^The clock is.*|&\n\nAdds: virt/kvm/pfncache.c|' "$TOP/patches/two.patch"
+	sed -i 's|^The clock is.*|&\n\nAdds: virt/kvm/pfncache.c|' "$TOP/patches/6.12/two.patch"
 	commits
 	bad one.patch two.patch virt/kvm/pfncache.c
 }

@@ -49,7 +49,7 @@ tree()
 
 @test "tree: it follows the patches" {
 	tree_setup
-	sed -i 's/^+x86 ten$/+x86 zehn/' "$TOP/patches/two.patch"
+	sed -i 's/^+x86 ten$/+x86 zehn/' "$TOP/patches/6.12/two.patch"
 	tree
 	good
 	is "$(sed -n 10p "$TREE/arch/x86/kvm/x86.c")" "x86 zehn"
@@ -58,8 +58,8 @@ tree()
 
 @test "tree: an overlay file that leaves the series gives way to the base's" {
 	tree_setup
-	sed -i '/^Adds: virt/d' "$TOP/patches/one.patch"
-	sed -i '/^tests/d' "$TOP/patches/series"
+	sed -i '/^Adds: virt/d' "$TOP/patches/6.12/one.patch"
+	sed -i '/^tests/d' "$TOP/patches/6.12/series"
 	tree
 	good
 	[[ ! -L $TREE/virt/kvm/pfncache.c ]]
@@ -72,7 +72,7 @@ tree()
 @test "tree: an overlay file that joins the series takes the base's place" {
 	tree_setup
 	echo 'our Kbuild' >"$TOP/Kbuild"
-	sed -i 's/^Adds: .*/&\nAdds: Kbuild/' "$TOP/patches/tests.patch"
+	sed -i 's/^Adds: .*/&\nAdds: Kbuild/' "$TOP/patches/6.12/tests.patch"
 	tree
 	good
 	is "$(readlink -f "$TREE/Kbuild")" "$TOP/Kbuild"
@@ -82,7 +82,7 @@ tree()
 @test "tree: with edits in it and patches changed, it refuses and keeps the edits" {
 	tree_setup
 	echo mine >>"$TREE/virt/kvm/kvm_main.c"
-	sed -i 's/^+x86 ten$/+x86 zehn/' "$TOP/patches/two.patch"
+	sed -i 's/^+x86 ten$/+x86 zehn/' "$TOP/patches/6.12/two.patch"
 	tree
 	bad virt/kvm/kvm_main.c refresh
 	is "$(tail -n 1 "$TREE/virt/kvm/kvm_main.c")" mine
@@ -91,7 +91,7 @@ tree()
 
 @test "tree: a series that fails leaves no tree behind" {
 	series_setup
-	sed -i 's/^-main 25$/-main 26/' "$TOP/patches/two.patch"
+	sed -i 's/^-main 25$/-main 26/' "$TOP/patches/6.12/two.patch"
 	tree
 	bad two.patch virt/kvm/kvm_main.c "$BASE_VERSION"
 	gone "$TREE"
@@ -101,7 +101,7 @@ tree()
 
 @test "tree: a series that fails leaves the last tree whole, and is not taken for made" {
 	tree_setup
-	sed -i 's/^-main 25$/-main 26/' "$TOP/patches/two.patch"
+	sed -i 's/^-main 25$/-main 26/' "$TOP/patches/6.12/two.patch"
 	tree
 	bad two.patch
 	is "$(sed -n '5p;25p' "$TREE/virt/kvm/kvm_main.c")" $'main five\nmain twenty-five'
@@ -122,7 +122,7 @@ tree()
 
 @test "tree: one that was interrupted between checkout and links is not trusted" {
 	tree_setup
-	sed -i 's/^+x86 ten$/+x86 zehn/' "$TOP/patches/two.patch"
+	sed -i 's/^+x86 ten$/+x86 zehn/' "$TOP/patches/6.12/two.patch"
 	run lab "$STUB eval \"really_\$(declare -f tree_links)\"
 		tree_links() { [[ \$2 != make ]] || exit 7; really_tree_links \"\$@\"; }; tree"
 	[[ $status -ne 0 && ! -L $TREE/virt/kvm/pfncache.c ]]

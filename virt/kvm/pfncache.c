@@ -229,9 +229,10 @@ static noinline int gpc_wait(struct gfn_to_pfn_cache *gpc, unsigned int task_sta
 }
 
 /* Look up the page frame of a user page, and get a reference if it has one. */
-static noinline int gpc_lookup_pfn(unsigned long uhva, bool interruptible, kvm_pfn_t *pfn)
+static noinline int gpc_lookup_pfn(unsigned long uhva, bool interruptible, kvm_pfn_t *pfn,
+				   struct page **page)
 {
-	*pfn = hva_to_pfn(uhva, false, interruptible, NULL, true, NULL);
+	*pfn = gpc_hva_to_pfn(uhva, interruptible, page);
 	if (is_error_noslot_pfn(*pfn))
 		return is_sigpending_pfn(*pfn) ? -EINTR : -EFAULT;
 	return 0;
@@ -248,10 +249,10 @@ static int gpc_get_pages(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *lookup
 	int ret;
 
 	for (*nr = 0; *nr < lookup->nr_pages; (*nr)++) {
-		ret = gpc_lookup_pfn(gpc->pages[*nr].uhva, interruptible, &lookup->pfns[*nr]);
+		ret = gpc_lookup_pfn(gpc->pages[*nr].uhva, interruptible, &lookup->pfns[*nr],
+				     &lookup->pages[*nr]);
 		if (ret)
 			return ret;
-		lookup->pages[*nr] = kvm_pfn_to_refcounted_page(lookup->pfns[*nr]);
 	}
 	return 0;
 }
