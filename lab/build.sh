@@ -179,7 +179,7 @@ fragments()
 {
 	local arch=${1##*.} f
 
-	for f in common "$BASE_SERIES" "$arch" "${1%.*}" "${1%.*}.$arch"; do
+	for f in common "$BASE_SERIES" "$arch" "$BASE_SERIES.$arch" "${1%.*}" "${1%.*}.$arch"; do
 		[[ ! -f $TOP/configs/$f ]] || echo "$TOP/configs/$f"
 	done | awk '!seen[$0]++'
 }
