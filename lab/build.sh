@@ -312,8 +312,10 @@ selftests_make()
 			[[ ! -e $f.c ]] || { only+=("$f"); break; }
 		done
 	done
+	# Without VFIO's library, which one test of the base links with.
 	[[ -n $SELFTESTS_ALL ]] ||
-		args=("TEST_GEN_PROGS_$sub=${only[*]}" "TEST_GEN_PROGS_EXTENDED_$sub=" "TEST_PROGS_$sub=")
+		args=("TEST_GEN_PROGS_$sub=${only[*]}" "TEST_GEN_PROGS_EXTENDED_$sub=" "TEST_PROGS_$sub="
+			LIBVFIO_O= LDLIBS=-ldl)
 	# shellcheck disable=SC2046
 	make -j "$JOBS" -C .. O="$dir" TARGETS=kvm \
 		$(cross "$arch") CC="ccache $(compiler "$arch")" KHDR_INCLUDES="-isystem $dir/usr/include" \

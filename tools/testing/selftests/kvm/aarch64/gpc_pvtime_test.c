@@ -388,7 +388,7 @@ PVTIME_TEST(outlives_a_reset)
 	uint64_t sp;
 
 	run(vcpu);
-	vcpu_get_reg(vcpu, ARM64_CORE_REG(sp_el1), &sp);
+	TEST_ASSERT_EQ(__vcpu_get_reg(vcpu, ARM64_CORE_REG(sp_el1), &sp), 0);
 	aarch64_vcpu_setup(vcpu, NULL);
 	vcpu_set_reg(vcpu, ARM64_CORE_REG(sp_el1), sp);
 	vcpu_arch_set_entry_point(vcpu, guest);
@@ -554,7 +554,7 @@ PVTIME_TEST(counts_over_a_signal)
 
 PVTIME_TEST(starts_the_record_after_a_signal_during_the_guests_call)
 {
-	struct step *shared = addr_gva2hva(vcpu->vm, (vm_vaddr_t)&step);
+	struct step *shared = addr_gva2hva(vcpu->vm, (uintptr_t)&step);
 	void *mem = record_on(vcpu), *page = mem + getpagesize();
 	struct stolen_time *st = record_in(mem);
 	int uffd = page_missing(page);

@@ -118,7 +118,8 @@ TEST_F(reinit, shows_a_sibling_that_the_guest_starts_a_later_image)
 	uint64_t mpidr;
 
 	life_and_reset(self->vcpus, self->mem);
-	vcpu_get_reg(self->vcpus[1], KVM_ARM64_SYS_REG(SYS_MPIDR_EL1), &mpidr);
+	TEST_ASSERT_EQ(__vcpu_get_reg(self->vcpus[1], KVM_ARM64_SYS_REG(SYS_MPIDR_EL1), &mpidr),
+		       0);
 	bare_load(bare_word(self->mem, IMAGE), 4);
 
 	cmo_watch_start();

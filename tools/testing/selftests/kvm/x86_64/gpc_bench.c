@@ -474,7 +474,7 @@ static int64_t monotonic_ns(void)
 
 static int64_t wakeup_cost(struct kvm_vcpu *spinner, uint8_t preempted)
 {
-	struct spinning *s = addr_gva2hva(spinner->vm, (vm_vaddr_t)&spinning);
+	struct spinning *s = addr_gva2hva(spinner->vm, (uintptr_t)&spinning);
 	struct kvm_steal_time *steal_time = page_at(1);
 	int64_t samples[GPC_ROUNDS], at;
 	struct timespec ts;

@@ -142,7 +142,7 @@ static int translate(struct kvm_vcpu *vcpu)
 {
 	struct kvm_translation tr = { .linear_address = GPC_GPA };
 
-	*vm_get_page_table_entry(vcpu->vm, GPC_GPA) &= ~PTE_ACCESSED_MASK;
+	*gpc_pte(vcpu, GPC_GPA, 1) &= ~GPC_PTE_ACCESSED;
 	return __vcpu_ioctl(vcpu, KVM_TRANSLATE, &tr) ? -errno : 0;
 }
 

@@ -837,7 +837,7 @@ TEST(leaked_page_is_found)
 	uint64_t pfn;
 
 	/* New pages are held for a while, per CPU. */
-	kvm_pin_this_task_to_pcpu(sched_getcpu());
+	gpc_pin_to_cpu(sched_getcpu());
 	pages = gpc_mmap_anon(NULL);
 	TEST_ASSERT(!gpc_give_back(pages), "Page leaked");
 

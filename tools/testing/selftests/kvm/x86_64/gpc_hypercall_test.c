@@ -70,14 +70,12 @@ asm(".pushsection .text;"
 	"vmmcall_insn: vmmcall; hlt;"
 	".popsection");
 
-static void let_users_in(struct kvm_vm *vm, uint64_t gva)
+static void let_users_in(struct kvm_vcpu *vcpu, uint64_t gva)
 {
-	int level, wanted;
+	int level;
 
-	for (wanted = PG_LEVEL_512G; wanted >= PG_LEVEL_4K; wanted--) {
-		level = wanted;
-		*__vm_get_page_table_entry(vm, gva, &level) |= PTE_USER_MASK;
-	}
+	for (level = 1; level <= 4; level++)
+		*gpc_pte(vcpu, gva, level) |= GPC_PTE_USER;
 }
 
 /* Have the vCPU issue the hypercall as a process of the guest's. */
@@ -87,7 +85,7 @@ static void run_user_version(struct kvm_vcpu *vcpu)
 	struct kvm_sregs sregs;
 	struct kvm_regs regs;
 
-	let_users_in(vcpu->vm, insn);
+	let_users_in(vcpu, insn);
 
 	vcpu_sregs_get(vcpu, &sregs);
 	sregs.cs.selector |= 3;

@@ -167,7 +167,7 @@ static void spin(void)
 
 KICK_TEST(does_not_lose_an_event)
 {
-	struct spinning *s = addr_gva2hva(vcpu->vm, (vm_vaddr_t)&spinning);
+	struct spinning *s = addr_gva2hva(vcpu->vm, (uintptr_t)&spinning);
 	void *page = slot_add(vcpu);
 	struct gpc_task task;
 	int i, uffd;

@@ -156,7 +156,7 @@ static uint64_t nr_in_wait_hist(struct kvm_vm *vm)
 	uint64_t hist[64] = {}, sum = 0;
 	int i;
 
-	__vm_get_stat(vm, "gpc_refresh_wait_hist", hist, ARRAY_SIZE(hist));
+	gpc_get_stat(vm, "gpc_refresh_wait_hist", hist, ARRAY_SIZE(hist));
 	for (i = 0; i < ARRAY_SIZE(hist); i++)
 		sum += hist[i];
 	return sum;

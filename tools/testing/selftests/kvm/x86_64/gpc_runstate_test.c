@@ -232,7 +232,7 @@ static pthread_t create_thread(void *(*fn)(void *), void *arg)
 static void watcher_create(struct kvm_vm *vm)
 {
 	watcher.vcpu = vm_vcpu_add(vm, 1, guest_watch);
-	watcher.guest = addr_gva2hva(vm, (vm_vaddr_t)&watch);
+	watcher.guest = addr_gva2hva(vm, (uintptr_t)&watch);
 	sem_init(&watcher.start, 0, 0);
 	sem_init(&watcher.stopped, 0, 0);
 	watcher.thread = create_thread(watcher_thread, NULL);
@@ -373,7 +373,7 @@ static void assert_runnable(const struct gpc_span *span, uint64_t gpa, uint64_t 
 static void assert_runnable_while_preempted(struct kvm_vcpu *vcpu, const struct gpc_span *span,
 					    uint64_t gpa)
 {
-	struct spin *s = addr_gva2hva(vcpu->vm, (vm_vaddr_t)&spin);
+	struct spin *s = addr_gva2hva(vcpu->vm, (uintptr_t)&spin);
 	pthread_t thread;
 	uint64_t since;
 	int i;

@@ -78,7 +78,8 @@ static void assert_served(struct kvm_vcpu *vcpu, struct kvm_steal_time *st)
 	TEST_ASSERT(!(st->version & 1) && st->version > version,
 		    "Version %u after %u", st->version, version);
 	TEST_ASSERT(st->steal >= steal && st->steal - steal <= gpc_run_delay(),
-		    "Stolen %lu after %lu, in all %lu", st->steal, steal, gpc_run_delay());
+		    "Stolen %llu after %lu, in all %lu", (unsigned long long)st->steal, steal,
+		    gpc_run_delay());
 	TEST_ASSERT_EQ(st->preempted, 0);
 	TEST_ASSERT_EQ(st->flags, 0);
 }
@@ -118,7 +119,8 @@ STEAL_TEST(writes_its_record_and_nothing_else)
 	run(vcpu);
 
 	TEST_ASSERT(!(st->version & 1) && st->version != 0xa5a5a5a5, "Version %x", st->version);
-	TEST_ASSERT(st->steal - 0xa5a5a5a5a5a5a5a5 <= gpc_run_delay(), "Stolen %lx", st->steal);
+	TEST_ASSERT(st->steal - 0xa5a5a5a5a5a5a5a5 <= gpc_run_delay(), "Stolen %llx",
+		    (unsigned long long)st->steal);
 	TEST_ASSERT_EQ(st->preempted, 0);
 	GPC_ASSERT_POISON(mem, RECORD_OFFSET);
 	GPC_ASSERT_POISON(&st->flags, sizeof(st->flags));
@@ -193,7 +195,8 @@ STEAL_TEST(never_goes_back)
 			break;
 		}
 		assert_served(vcpu, st);
-		TEST_ASSERT(st->steal >= steal, "Stolen %lu after %lu", st->steal, steal);
+		TEST_ASSERT(st->steal >= steal, "Stolen %llu after %lu",
+			    (unsigned long long)st->steal, steal);
 		steal = st->steal;
 	}
 }
@@ -278,8 +281,8 @@ STEAL_TEST(is_restored_in_any_order)
 	mem = memcpy(gpc_mmap_anon(NULL), mem, GPC_SIZE);
 	gpc_slot(vm, 0, GPC_GPA, GPC_SIZE, mem);
 	assert_served(other, record_in(mem));
-	TEST_ASSERT(record_in(mem)->steal >= steal, "Stolen %lu after %lu",
-		    record_in(mem)->steal, steal);
+	TEST_ASSERT(record_in(mem)->steal >= steal, "Stolen %llu after %lu",
+		    (unsigned long long)record_in(mem)->steal, steal);
 	TEST_ASSERT_EQ(vcpu_get_msr(other, MSR_KVM_STEAL_TIME), RECORD | KVM_MSR_ENABLED);
 	kvm_vm_free(vm);
 }
@@ -562,7 +565,7 @@ STEAL_TEST(shows_that_it_runs_when_its_memory_returns)
 		sched_yield();
 	for (i = 0; i < 50 && says < 0; i++)
 		says = says_that_it_runs(record_in(mem), mem + PAGE_SIZE,
-					 addr_gva2hva(vcpu->vm, (vm_vaddr_t)&loops));
+					 addr_gva2hva(vcpu->vm, (uintptr_t)&loops));
 	TEST_ASSERT(says >= 0, "The vCPU's thread is never left alone");
 	TEST_ASSERT(says, "Still preempted, 100 ms after its memory returned");
 

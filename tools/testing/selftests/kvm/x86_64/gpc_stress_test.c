@@ -444,7 +444,7 @@ static void create_vm(void)
 	int i;
 
 	vmm.vm = vm_create_with_vcpus(NR_VCPUS, stress_guest, vmm.vcpu);
-	vmm.guest = addr_gva2hva(vmm.vm, (vm_vaddr_t)&stress);
+	vmm.guest = addr_gva2hva(vmm.vm, (uintptr_t)&stress);
 	vmm.guest->wall_base = time(NULL) - 1;
 	vmm.migrations_left = 20;
 

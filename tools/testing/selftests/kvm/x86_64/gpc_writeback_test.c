@@ -90,7 +90,7 @@ static void assert_file_current(const char *path, void *mem)
 	TEST_ASSERT(pread(fd, copy, SIZE, 0) == SIZE, __KVM_SYSCALL_ERROR("pread()", -1));
 	for (i = 0; i < SIZE; i += PAGE_SIZE)
 		TEST_ASSERT(!memcmp(copy + i, mem + i, PAGE_SIZE),
-			    "msync() has not written page %d", i / PAGE_SIZE);
+			    "msync() has not written page %d", i / (int)PAGE_SIZE);
 	munmap(copy, SIZE);
 	close(fd);
 }
@@ -101,7 +101,7 @@ static void assert_clean(void *mem)
 
 	for (i = 0; i < SIZE; i += PAGE_SIZE)
 		TEST_ASSERT(!(gpc_page_flags(mem + i) & BIT_ULL(KPF_DIRTY)),
-			    "msync() has left page %d dirty", i / PAGE_SIZE);
+			    "msync() has left page %d dirty", i / (int)PAGE_SIZE);
 }
 
 /*

@@ -29,12 +29,15 @@
 #include <asm/pvclock.h>
 #include <asm/pvclock-abi.h>
 
+#include "gpc_compat.h"
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
 
 #define GPC_SLOT	10
+#define GPC_PTE_USER		BIT_ULL(2)
+#define GPC_PTE_ACCESSED	BIT_ULL(5)
 #define GPC_GPA		0x40000000ul	/* 2 MiB aligned; the guest maps it 1:1 */
 #define GPC_PAGES	4
 #define GPC_SIZE	(GPC_PAGES * PAGE_SIZE)
@@ -385,7 +388,7 @@ static inline struct kvm_vcpu *gpc_create_vm(struct __test_metadata *metadata,
 
 	gpc_metadata = metadata;
 	/* Freed pages are kept per CPU; see gpc_hoard(). */
-	kvm_pin_this_task_to_pcpu(sched_getcpu());
+	gpc_pin_to_cpu(sched_getcpu());
 	atexit(gpc_restore);
 	virt_map(vm, GPC_GPA, GPC_GPA, GPC_PAGES);
 	return vcpu;
@@ -483,12 +486,29 @@ static inline void gpc_assert_written(const void *mem)
 		    clock->version, (unsigned long long)clock->system_time, gpc_era);
 }
 
+/* The entry of a page table of the guest's, at @level, 1 for pages of 4 KiB. */
+static inline uint64_t *gpc_pte(struct kvm_vcpu *vcpu, uint64_t gva, int level)
+{
+	struct kvm_sregs sregs;
+	uint64_t table, *pte;
+	int l;
+
+	vcpu_sregs_get(vcpu, &sregs);
+	table = sregs.cr3;
+	for (l = sregs.cr4 & X86_CR4_LA57 ? 5 : 4; l >= level; l--) {
+		pte = addr_gpa2hva(vcpu->vm, table & GENMASK_ULL(51, 12));
+		pte += (gva >> (12 + 9 * (l - 1))) % 512;
+		table = *pte;
+	}
+	return pte;
+}
+
 /* A counter of KVM_GET_STATS_FD; that there is none is a failure. */
 static inline uint64_t gpc_stat(struct kvm_vm *vm, const char *name)
 {
 	uint64_t val = -1ull;
 
-	__vm_get_stat(vm, name, &val, 1);
+	gpc_get_stat(vm, name, &val, 1);
 	TEST_ASSERT(val != -1ull, "KVM has no statistic %s", name);
 	return val;
 }

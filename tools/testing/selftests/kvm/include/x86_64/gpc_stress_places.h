@@ -199,10 +199,10 @@ static void around(const struct place *p, int k, size_t *before, size_t *behind)
 {
 	size_t start = p->offset + records[p->kind].start;
 	size_t end = p->offset + records[p->kind].end;
-	size_t page = k * PAGE_SIZE;
+	size_t page = k * PAGE_SIZE, page_end = page + PAGE_SIZE;
 
-	*before = clamp(start, page, page + PAGE_SIZE) - page;
-	*behind = clamp(end, page, page + PAGE_SIZE) - page;
+	*before = clamp(start, page, page_end) - page;
+	*behind = clamp(end, page, page_end) - page;
 	if (*before == PAGE_SIZE || !*behind)
 		*before = *behind = PAGE_SIZE;
 }

@@ -11,6 +11,7 @@
 #ifndef SELFTEST_KVM_GPC_XEN_H
 #define SELFTEST_KVM_GPC_XEN_H
 
+#include <linux/compiler.h>
 #include <vdso/unaligned.h>
 
 #include "gpc.h"

@@ -48,9 +48,9 @@ static bool cpu_has_fwb(void)
 	uint64_t mmfr2;
 
 	bare_init(vcpu, false);
-	vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_ID_AA64MMFR2_EL1), &mmfr2);
+	TEST_ASSERT_EQ(__vcpu_get_reg(vcpu, KVM_ARM64_SYS_REG(SYS_ID_AA64MMFR2_EL1), &mmfr2), 0);
 	kvm_vm_free(vm);
-	return FIELD_GET(ARM64_FEATURE_MASK(ID_AA64MMFR2_EL1_FWB), mmfr2);
+	return FIELD_GET(ID_AA64MMFR2_EL1_FWB_MASK, mmfr2);
 }
 
 static bool cpu_has_dic(void)
