@@ -6,10 +6,10 @@ PLATFORMS_ALL="svm vmx vhe nvhe n1"
 TESTS_LIST=$TOP/lab/tests.list
 RESULTS=$BUILD/results
 
-# tests_list: the list of tests without comments
+# tests_list: the list of tests, without comments and those of other bases
 tests_list()
 {
-	sed 's/#.*//; /^[[:space:]]*$/d; /^!/d' "$TESTS_LIST"
+	sed "s/#.*//; /^[[:space:]]*\$/d; /^!/d; s/^$BASE_SERIES://; /^[0-9.]*:/d" "$TESTS_LIST"
 }
 
 # skips_on PLATFORM: "TEST REASON" of tests that cannot run there
