@@ -2,7 +2,8 @@
 # shellcheck shell=bash
 # make bench: what the cache costs on the base and here. The stock kernel is booted
 # with Debian's modules and with ours on an emulator that counts instructions, each
-# twice: the figures must repeat exactly. On nvhe it is two built kernels.
+# twice: the figures must repeat exactly. On nvhe, and where the base has no stock kernel,
+# it is two built kernels.
 
 BENCH_ON=${PLATFORM:-svm}
 BENCH_SUFFIX=.$BENCH_ON
@@ -10,6 +11,12 @@ BENCH_SUFFIX=.$BENCH_ON
 BENCH=$BUILD/bench$BENCH_SUFFIX
 BENCH_LIST=$TOP/lab/bench$BENCH_SUFFIX.list
 BENCH_RECORD=$TOP/lab/bench$BENCH_SUFFIX.recorded
+BENCH_TITLE="make bench"
+[[ $BENCH_ON = svm ]] || BENCH_TITLE+=" PLATFORM=$BENCH_ON"
+if [[ $BASE_SERIES != 6.12 ]]; then
+	BENCH_RECORD=$TOP/lab/bench$BENCH_SUFFIX.$BASE_SERIES.recorded
+	BENCH_TITLE+=" BASE=$BASE_SERIES"
+fi
 
 # bench_figures KTAP: "NAME VALUE" of a run
 bench_figures()
@@ -49,10 +56,15 @@ bench_boot()
 # The kernel that it runs on
 bench_variant()
 {
-	case $BENCH_ON in
-	svm) echo stock ;;
-	nvhe) echo arm64 ;;
-	esac
+	variant_of "$BENCH_ON"
+}
+
+# bench_list: the cases of this base. A built kernel has no debug information to tell
+# sizes by.
+bench_list()
+{
+	sed "s/^$BASE_SERIES://; /^[0-9.]*:/d" "$BENCH_LIST" |
+		if [[ $(bench_variant) = stock ]]; then cat; else sed '/^memory /d'; fi
 }
 
 bench_count()
@@ -84,7 +96,7 @@ bench_count()
 			die "the figures of two boots of $whose differ: $BENCH/$whose.[12]"
 		cp "$BENCH/$whose.1/figures" "$BENCH/$whose"
 	done
-	if [[ $BENCH_ON = svm ]]; then
+	if [[ $(bench_variant) = stock ]]; then
 		bench_size "$STOCK_HEADERS/vmlinux" >>"$BENCH/base"
 		bench_size "$(modules_dir stock)/src/arch/x86/kvm/kvm.ko" >>"$BENCH/ours"
 	fi
@@ -165,7 +177,7 @@ bench_plot()
 		set xtics 1024
 		set grid
 		set key top left
-		plot "$BENCH/invalidation" using 1:(\$2 / 1000) with linespoints title "Linux 6.12", \
+		plot "$BENCH/invalidation" using 1:(\$2 / 1000) with linespoints title "Linux $BASE_SERIES", \
 			"" using 1:(\$3 / 1000) with linespoints title "with the series"
 	END
 }
@@ -174,12 +186,10 @@ bench_plot()
 # versions, and the kernel other code for them.
 bench_key()
 {
-	local kernel=$KREL qemu=qemu-system-x86_64
+	local kernel=${KREL-} qemu=qemu-system-x86_64
 
-	if [[ $BENCH_ON = nvhe ]]; then
-		kernel=$BASE_VERSION
-		qemu="qemu-system-aarch64"
-	fi
+	[[ $(bench_variant) = stock ]] || kernel=$BASE_VERSION
+	[[ $BENCH_ON != nvhe ]] || qemu=qemu-system-aarch64
 	echo "Linux $kernel, QEMU $($qemu --version | sed -n 's/.* version \([0-9]*\.[0-9]*\).*/\1/p')"
 }
 
@@ -201,20 +211,18 @@ bench_recorded()
 # bench_record: ours becomes what is recorded; table and plot go into docs/figures.md
 bench_record()
 {
-	local key on="" plot=""
+	local key plot=""
 
 	key=$(bench_key)
 	{ echo "# $key"; cat "$BENCH/ours"; } >"$BENCH_RECORD"
-	if [[ $BENCH_ON = svm ]]; then
+	if [[ $(bench_variant) = stock ]]; then
 		cp "$BENCH/invalidation.svg" "$TOP/docs/bench.svg"
 		plot='\n\n![Cost of an invalidation by the number of caches](bench.svg)'
-	else
-		on=" PLATFORM=$BENCH_ON"
 	fi
-	awk -v key="$key" -v date="$(date +%F)" -v table="$BENCH/table.txt" -v on="$on" -v plot="$plot" '
+	awk -v key="$key" -v date="$(date +%F)" -v table="$BENCH/table.txt" -v title="$BENCH_TITLE" -v plot="$plot" '
 		/^<!-- end of the figures -->/ { skip = 0 }
 		!skip
-		$0 == "<!-- figures: make bench" on " RECORD=1 -->" {
+		$0 == "<!-- figures: " title " RECORD=1 -->" {
 			print "Recorded " date ": " key ".\n\n```"
 			while ((getline line < table) > 0) print line
 			print "```" plot
@@ -233,12 +241,11 @@ verb_bench()
 	*) die "make bench is for PLATFORM=svm or nvhe, with their default kernel and ACCEL=tcg: it compares with the base" ;;
 	esac
 	need build "${BENCH_ON/nvhe/arm64}" bench
-	[[ $BENCH_ON != svm ]] || stock
 	prepare "$BENCH_ON" ours
-	[[ $BENCH_ON != nvhe ]] || kernel arm64 base
+	[[ $(bench_variant) = stock ]] || kernel "$(bench_variant)" base
 	step bench "boot $BENCH_ON with the base's KVM and ours, twice" bench_count
 	[[ -n ${RECORD-} ]] || recorded=$(bench_recorded)
-	bench_table "$BENCH_LIST" "$BENCH/base" "$BENCH/ours" ${recorded:+"$recorded"} >"$BENCH/table.txt" || rc=1
+	bench_table <(bench_list) "$BENCH/base" "$BENCH/ours" ${recorded:+"$recorded"} >"$BENCH/table.txt" || rc=1
 	[[ $BENCH_ON != svm ]] || step bench-plot "plot build/bench/invalidation.svg" bench_plot
 	cat "$BENCH/table.txt"
 	[[ -z ${RECORD-} ]] || bench_record

@@ -52,7 +52,7 @@ recorded()
 # count [SETTING]: four boots, with something wrong
 count()
 {
-	run env ${1+"$1"} bash -c "$(declare -f lab); TOP=$TOP; lab '$BOOT step bench text bench_count'"
+	run env ${1+"$1"} bash -c "$(declare -f lab); TOP=$TOP; lab '$BOOT BASE_KIND=debian; step bench text bench_count'"
 }
 
 # disbelieved TEXT SETTING: it goes wrong, and is told
@@ -186,7 +186,7 @@ disbelieved()
 	echo 'the table' >"$BUILD/bench/table.txt"
 	echo 'the plot' >"$BUILD/bench/invalidation.svg"
 	for _ in 1 2; do
-		run lab 'TOP=$1 BENCH_RECORD=$1/lab/recorded; bench_key() { echo "Linux 6.12"; }; bench_record' "$TMP/repo"
+		run lab 'BASE_KIND=debian TOP=$1 BENCH_RECORD=$1/lab/recorded; bench_key() { echo "Linux 6.12"; }; bench_record' "$TMP/repo"
 		good
 	done
 	is "$(head -n 2 "$TMP/repo/lab/recorded")" $'# Linux 6.12\nmiss 5000'
@@ -202,7 +202,7 @@ disbelieved()
 	cp "$TMP/ours" "$BUILD/bench.nvhe/ours"
 	echo 'the table' >"$BUILD/bench.nvhe/table.txt"
 	export PLATFORM=nvhe
-	run lab 'TOP=$1 BENCH_RECORD=$1/lab/recorded; bench_key() { echo "Linux 6.12"; }; bench_record' "$TMP/repo"
+	run lab 'BASE_KIND=debian TOP=$1 BENCH_RECORD=$1/lab/recorded; bench_key() { echo "Linux 6.12"; }; bench_record' "$TMP/repo"
 	good
 	is "$(head -n 2 "$TMP/repo/docs/figures.md" | tail -n 1)" old
 	is "$(grep -c 'the table' "$TMP/repo/docs/figures.md")" 1
