@@ -141,8 +141,10 @@ FULL_TEST(wall_clock_is_refused)
 static int translate(struct kvm_vcpu *vcpu)
 {
 	struct kvm_translation tr = { .linear_address = GPC_GPA };
+	uint64_t *ptes[5];
 
-	*gpc_pte(vcpu, GPC_GPA, 1) &= ~GPC_PTE_ACCESSED;
+	gpc_ptes(vcpu, GPC_GPA, ptes);
+	*ptes[0] &= ~GPC_PTE_ACCESSED;
 	return __vcpu_ioctl(vcpu, KVM_TRANSLATE, &tr) ? -errno : 0;
 }
 

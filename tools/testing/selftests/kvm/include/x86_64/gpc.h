@@ -486,21 +486,25 @@ static inline void gpc_assert_written(const void *mem)
 		    clock->version, (unsigned long long)clock->system_time, gpc_era);
 }
 
-/* The entry of a page table of the guest's, at @level, 1 for pages of 4 KiB. */
-static inline uint64_t *gpc_pte(struct kvm_vcpu *vcpu, uint64_t gva, int level)
+/*
+ * The entries of the guest's page tables for @gva, from that of a 4-KiB page upwards.
+ * Returns how many there are.
+ */
+static inline int gpc_ptes(struct kvm_vcpu *vcpu, uint64_t gva, uint64_t *ptes[5])
 {
 	struct kvm_sregs sregs;
-	uint64_t table, *pte;
-	int l;
+	uint64_t table;
+	int levels, i;
 
 	vcpu_sregs_get(vcpu, &sregs);
 	table = sregs.cr3;
-	for (l = sregs.cr4 & X86_CR4_LA57 ? 5 : 4; l >= level; l--) {
-		pte = addr_gpa2hva(vcpu->vm, table & GENMASK_ULL(51, 12));
-		pte += (gva >> (12 + 9 * (l - 1))) % 512;
-		table = *pte;
+	levels = sregs.cr4 & X86_CR4_LA57 ? 5 : 4;
+	for (i = levels - 1; i >= 0; i--) {
+		ptes[i] = addr_gpa2hva(vcpu->vm, table & GENMASK_ULL(51, 12));
+		ptes[i] += (gva >> (12 + 9 * i)) % 512;
+		table = *ptes[i];
 	}
-	return pte;
+	return levels;
 }
 
 /* A counter of KVM_GET_STATS_FD; that there is none is a failure. */
