@@ -270,7 +270,7 @@ TEST_F_TIMEOUT(reinit, unmaps_next_time_what_was_mapped_meanwhile, 120)
 	struct cmo_watch first = cmo_watch(STEP(0), last.hva - (last.gpa - STEP(0)), page);
 	int j;
 
-	for (j = 0; j < 50; j++) {
+	for (j = 0; j < 20; j++) {
 		touch_steps(self->vcpus[0]);
 		start_both((struct starter[]) {
 			{ .vcpu = self->vcpus[0], .init = true },
