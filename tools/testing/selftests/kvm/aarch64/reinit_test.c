@@ -339,21 +339,25 @@ static void sibling_end(struct sibling *s)
 	pthread_join(s->thread, NULL);
 }
 
+#define MEANWHILE_NS	(15 * NSEC_PER_SEC)	/* a debug kernel has time for fewer resets */
+
 /* A thread of the VMM changes @arg, while vCPU 0 is reset and vCPU 1 runs on. */
 static void reset_meanwhile(struct kvm_vcpu **vcpus, char *mem, struct cmo_watch *data,
 			    void *(*change)(void *), void *arg, int times)
 {
 	uint64_t end = BARE_GPA + 64 * page, sum;
+	struct timespec start;
 	pthread_t thread;
 	struct sibling s;
 	int i, j;
 
+	clock_gettime(CLOCK_MONOTONIC, &start);
 	bare_run_on(vcpus[0], BARE_MMU_OFF, BARE_GPA, END, 0);
 	sibling_start(&s, vcpus[1], mem, END - 2 * page);
 	if (change)
 		pthread_create(&thread, NULL, change, arg);
 
-	for (i = 1; i <= times; i++) {
+	for (i = 1; i <= times && timespec_to_ns(timespec_elapsed(start)) < MEANWHILE_NS; i++) {
 		bare_init(vcpus[0], false);
 		sibling_has_run(&s);
 		for (sum = 0; sum < 64; sum++)
