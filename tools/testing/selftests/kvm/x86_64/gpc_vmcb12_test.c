@@ -25,8 +25,7 @@
 #define SAVE		(NR_VMCBS + 1)
 
 #define L2_PORT		0x80
-#define GP_PORT		0x81
-#define SMM_PORT	0x82
+#define SMM_PORT	0x81
 
 #define VMMCALL_SIZE	3
 
@@ -51,10 +50,11 @@ static void __attribute__((naked)) l2_code(void)
 		     : : "i"(L2_PORT));
 }
 
-/* KVM gives L2 a #GP if it finds no vmcb12 for the VMMCALL, which is then repeated. */
-static void l2_gp(struct ex_regs *regs)
+static void __attribute__((naked)) l2_code_ud(void)
 {
-	asm volatile("outb %%al, %0" : : "i"(GP_PORT));
+	asm volatile("outb %%al, %0\n\t"
+		     "ud2"
+		     : : "i"(L2_PORT));
 }
 
 static void l1_setup(void)
@@ -93,6 +93,8 @@ static void l1_vmsave(void)
 /* As Linux does where it does not virtualize VMLOAD and VMSAVE. */
 static void l1_vmrun_as_linux(void)
 {
+	uint64_t gpa = l1_gpa;
+
 	asm volatile("xchg %%rax, %1\n\t"
 		     "vmsave\n\t"
 		     "xchg %%rax, %1\n\t"
@@ -101,7 +103,7 @@ static void l1_vmrun_as_linux(void)
 		     "vmsave\n\t"
 		     "mov %1, %%rax\n\t"
 		     "vmload"
-		     : : "a"(l1_gpa), "b"(GPA + SAVE * PAGE_SIZE) : "cc", "memory");
+		     : "+a"(gpa) : "b"(GPA + SAVE * PAGE_SIZE) : "cc", "memory");
 }
 
 /*
@@ -437,8 +439,8 @@ VMCB12_TEST(eight_are_run_in_turn)
 }
 
 /*
- * Pages that cannot be had: L1 gets a #GP, or L2 while it runs, and is served again when
- * the page is back
+ * Pages that cannot be had: L1 gets a #GP for its instruction, and a #VMEXIT stops the vCPU.
+ * Both are served again when the page is back.
  */
 
 VMCB12_TEST(instructions_fail_without_a_page)
@@ -494,53 +496,71 @@ VMCB12_TEST(instructions_fail_in_a_read_only_memslot)
 	assert_runs(vcpu, 0, 2);
 }
 
-/* In L2, with vmcb12 gone. */
-static void assert_l2_gets_gp(struct kvm_vcpu *vcpu)
+/* L2 exits, and vmcb12 is gone: the VMM may mend that, and run the vCPU again. */
+static void assert_vmexit_stops(struct kvm_vcpu *vcpu)
 {
 	int i;
 
-	/* It repeats the VMMCALL after each. */
-	for (i = 0; i < 3; i++)
-		run_to_port(vcpu, GP_PORT);
+	for (i = 0; i < 3; i++) {
+		vcpu_run(vcpu);
+		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_INTERNAL_ERROR);
+	}
 }
 
-VMCB12_TEST(vmexit_fails_without_a_page)
+VMCB12_TEST(vmexit_stops_without_a_page)
 {
 	void *saved;
 
 	setup_anon(vcpu);
-	vm_install_exception_handler(vcpu->vm, GP_VECTOR, l2_gp);
 	enter(vcpu, 0);
 	saved = save_page(VMCB);
 	unmap(VMCB);
-	assert_l2_gets_gp(vcpu);
+	assert_vmexit_stops(vcpu);
 	map_again(VMCB, saved);
 	assert_exits(vcpu, 0, 1);
 	assert_runs(vcpu, 0, 2);
 }
 
-VMCB12_TEST(vmexit_fails_without_a_memslot)
+VMCB12_TEST(vmexit_stops_without_a_memslot)
 {
 	setup_anon(vcpu);
-	vm_install_exception_handler(vcpu->vm, GP_VECTOR, l2_gp);
 	enter(vcpu, 0);
 	slot_delete(vcpu->vm);
-	assert_l2_gets_gp(vcpu);
+	assert_vmexit_stops(vcpu);
 	slot_add(vcpu->vm, 0);
 	assert_exits(vcpu, 0, 1);
 	assert_runs(vcpu, 0, 2);
 }
 
-VMCB12_TEST(vmexit_fails_where_the_memslot_was_moved_from)
+VMCB12_TEST(vmexit_stops_where_the_memslot_was_moved_from)
 {
 	setup_anon(vcpu);
-	vm_install_exception_handler(vcpu->vm, GP_VECTOR, l2_gp);
 	enter(vcpu, 0);
 	slot_set(vcpu->vm, 0, GPA + SIZE, SIZE, pages);
-	assert_l2_gets_gp(vcpu);
+	assert_vmexit_stops(vcpu);
 	slot_set(vcpu->vm, 0, GPA, SIZE, pages);
 	assert_exits(vcpu, 0, 1);
 	assert_runs(vcpu, 0, 2);
+}
+
+/* An exception of L2's that L1 intercepts: KVM leaves L2 while it injects events. */
+VMCB12_TEST(vmexit_by_an_exception_stops_without_a_page)
+{
+	struct vmcb *vmcb;
+	void *saved;
+
+	setup_anon(vcpu);
+	vmcb = vmcb_at(0);
+	vmcb->control.intercept_exceptions = BIT(UD_VECTOR);
+	vmcb->save.rip = (uintptr_t)l2_code_ud;
+	enter(vcpu, 0);
+	saved = save_page(VMCB);
+	unmap(VMCB);
+	assert_vmexit_stops(vcpu);
+	map_again(VMCB, saved);
+	vcpu_run(vcpu);
+	l1_assert_done(vcpu);
+	TEST_ASSERT_EQ(vmcb->control.exit_code, SVM_EXIT_EXCP_BASE + UD_VECTOR);
 }
 
 /* The address of vmcb12 leads to other memory. */
@@ -717,6 +737,24 @@ VMCB12_TEST(smm_follows_other_pages)
 	}
 }
 
+VMCB12_TEST(an_smi_stops_without_a_page)
+{
+	void *saved;
+
+	setup_anon(vcpu);
+	setup_smm(vcpu);
+	enter(vcpu, 0);
+	memset(page_at(HSAVE), GPC_POISON, PAGE_SIZE);
+	inject_smi(vcpu);
+	saved = save_page(VMCB);
+	unmap(VMCB);
+	assert_vmexit_stops(vcpu);
+	map_again(VMCB, saved);
+	run_to_port(vcpu, SMM_PORT);
+	assert_smi_saved();
+	assert_exits(vcpu, 0, 1);
+}
+
 /*
  * Pages that userfaultfd has yet to supply, and a kick that gets the vCPU out
  */
@@ -830,17 +868,13 @@ VMCB12_TEST(a_kick_ends_the_wait_of_vmexit)
 VMCB12_TEST(vmexit_is_written_when_the_page_is_back)
 {
 	struct missing missing;
-	int i;
 
 	setup_anon(vcpu);
 	enter(vcpu, 0);
 	missing = make_missing(VMCB);
 	wait_and_kick(vcpu, &missing);
 	unmap(VMCB);
-	for (i = 0; i < 3; i++) {
-		vcpu_run(vcpu);
-		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_INTERNAL_ERROR);
-	}
+	assert_vmexit_stops(vcpu);
 	map_again(VMCB, missing.content);
 	assert_exits(vcpu, 0, 1);
 	assert_runs(vcpu, 0, 2);
@@ -879,6 +913,28 @@ TEST_F(gpc_vmcb12, saving_waits_for_vmexit)
 	self->vcpu = vcpu;
 	assert_exits(vcpu, 0, 1);
 	assert_runs(vcpu, 0, 2);
+}
+
+/* State that the VMM puts in place of this one knows of no #VMEXIT. */
+VMCB12_TEST(other_nested_state_ends_the_vmexit)
+{
+	struct kvm_nested_state state = {
+		.format = KVM_STATE_NESTED_FORMAT_SVM,
+		.flags = KVM_STATE_NESTED_GIF_SET,
+		.size = sizeof(state),
+	};
+	struct missing missing;
+
+	setup_anon(vcpu);
+	enter(vcpu, 0);
+	missing = make_missing(VMCB);
+	wait_and_kick(vcpu, &missing);
+	vcpu_nested_state_set(vcpu, &state);
+	supply(&missing);
+	vcpu_run(vcpu);
+	l1_assert_done(vcpu);
+	TEST_ASSERT(!memcmp(page_at(VMCB), missing.content, PAGE_SIZE), "vmcb12 was written");
+	assert_runs(vcpu, 0, 1);
 }
 
 VMCB12_TEST(a_kick_ends_the_wait_of_an_smi)
@@ -927,7 +983,6 @@ KVM_ONE_VCPU_TEST(gpc_vmcb12_private, is_refused_until_it_is_shared, gpc_guest)
 	setup_anon(vcpu);
 	slot_delete(vcpu->vm);
 	vm_set_user_memory_region2(vcpu->vm, SLOT, KVM_MEM_GUEST_MEMFD, GPA, SIZE, pages, gmem, 0);
-	vm_install_exception_handler(vcpu->vm, GP_VECTOR, NULL);
 	assert_runs(vcpu, 0, 1);
 
 	vm_mem_set_private(vcpu->vm, GPA, SIZE);
@@ -937,11 +992,10 @@ KVM_ONE_VCPU_TEST(gpc_vmcb12_private, is_refused_until_it_is_shared, gpc_guest)
 	vm_mem_set_shared(vcpu->vm, GPA, SIZE);
 	assert_runs(vcpu, 0, 2);
 
-	vm_install_exception_handler(vcpu->vm, GP_VECTOR, l2_gp);
 	enter(vcpu, 0);
 	vm_mem_set_private(vcpu->vm, GPA, SIZE);
 	saved = save_page(VMCB);
-	assert_l2_gets_gp(vcpu);
+	assert_vmexit_stops(vcpu);
 	TEST_ASSERT(!memcmp(page_at(VMCB), saved, PAGE_SIZE), "Written while it was private");
 	vm_mem_set_shared(vcpu->vm, GPA, SIZE);
 	assert_exits(vcpu, 0, 3);
