@@ -189,7 +189,7 @@ bench_key()
 	local kernel=${KREL-} qemu=qemu-system-x86_64
 
 	[[ $(bench_variant) = stock ]] || kernel=$BASE_VERSION
-	[[ $BENCH_ON != nvhe ]] || qemu=qemu-system-aarch64
+	[[ $BENCH_ON != nvhe ]] || qemu="qemu-system-aarch64"
 	echo "Linux $kernel, QEMU $($qemu --version | sed -n 's/.* version \([0-9]*\.[0-9]*\).*/\1/p')"
 }
 

@@ -301,7 +301,7 @@ drifted()
 	diff <(sed -nE 's|^#define ([A-Z_]+)\t+[0-9]+\t+/\* [a-z_]+\(\): .*|\1|p' "$MODEL" | sort) \
 		<(printf '%s\n' "${names[@]}" | sort)
 	grep -oE '\b(__)?(kvm_)?gpc_[a-z_]+\(' "$MODEL" | sort -u | while read -r name; do
-		grep -q "\b$name" "${CODE[@]}" "$TREE"/patches/*.patch ||
+		grep -q "\b$name" "${CODE[@]}" "$TREE"/patches/*/*.patch ||
 			echo "not in the code: $name)"
 	done
 }
