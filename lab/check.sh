@@ -8,21 +8,19 @@ CHECKS_FAILED=0
 # check TEXT command...: like step, but the next check runs all the same
 check()
 {
-	local name text=$1 start=$SECONDS rc=0 child
+	local log text=$1 start=$SECONDS
 	shift
 
-	name=check-$(basename "$1" .sh | tr _ -)
+	log=$LOGS/check-$(basename "$1" .sh | tr _ -).log
 	printf '%-58s' "$text"
-	: < <(contained "$@" 9>&- >"$LOGS/$name.log" 2>&1 </dev/null)
-	child=$!
-	progress "$child" "$text" "$start" "$LOGS/$name.log"
-	wait "$child" || rc=$?
-	if [[ $rc -eq 0 ]]; then
+	: < <(contained "$log" "$@")
+	progress $! "$text" "$start" "$log"
+	if [[ $(contained_status "$log") -eq 0 ]]; then
 		printf '%3d s\n' $((SECONDS - start))
 	else
 		printf 'FAILED\n'
-		tail -n 30 "$LOGS/$name.log" | sed 's/^/  | /'
-		echo "  whole log: $LOGS/$name.log"
+		tail -n 30 "$log" | sed 's/^/  | /'
+		echo "  whole log: $log"
 		CHECKS_FAILED=$((CHECKS_FAILED + 1))
 	fi
 }

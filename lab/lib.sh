@@ -106,14 +106,27 @@ need_space()
 		die "$1 has $have GiB free, $2 are needed; make room, or set XDG_CACHE_HOME"
 }
 
-# contained command...: its temporaries go with it, however it ends
+# contained LOG command...: all it says goes into LOG, its exit status into LOG.rc, and its
+# temporaries go with it, however it ends. For `< <(contained ...)`: not `&`, since under a
+# condition bash would not stop it at the first error.
 contained()
 {
+	CONTAINED=$1.rc
+	rm -f "$CONTAINED"
+	exec 9>&- >"$1" 2>&1 </dev/null
 	LAB_TMP=()
-	trap 'rc=$?; [[ ${#LAB_TMP[@]} -eq 0 ]] || rm -rf "${LAB_TMP[@]}"; exit $rc' EXIT
+	trap 'rc=$?; [[ ${#LAB_TMP[@]} -eq 0 ]] || rm -rf "${LAB_TMP[@]}"; echo $rc >"$CONTAINED"; exit $rc' EXIT
 	trap 'exit 143' TERM
 	set -e
+	shift
 	"$@"
+}
+
+# contained_status LOG: once it has ended. What bash says of a child of this kind is lost
+# when another child ends at the same moment (-1, seen with 5.2).
+contained_status()
+{
+	cat "$1.rc" 2>/dev/null || echo 1
 }
 
 # Say one line for a step, do it with all output in a log, add the time. While
@@ -122,16 +135,13 @@ contained()
 # step NAME TEXT command...
 step()
 {
-	local log=$LOGS/$1.log text=$2 start=$SECONDS rc=0 child
+	local log=$LOGS/$1.log text=$2 start=$SECONDS
 	shift 2
 
 	printf '%-58s' "$text"
-	# Not `&`: under a condition bash would not stop it at the first error.
-	: < <(contained "$@" 9>&- >"$log" 2>&1 </dev/null)
-	child=$!
-	progress "$child" "$text" "$start" "$log" "${STEP_TOTAL-}"
-	wait "$child" || rc=$?
-	if [[ $rc -ne 0 ]]; then
+	: < <(contained "$log" "$@")
+	progress $! "$text" "$start" "$log" "${STEP_TOTAL-}"
+	if [[ $(contained_status "$log") -ne 0 ]]; then
 		printf 'FAILED\n'
 		show_tail "$log" >&2
 		exit 1
