@@ -120,6 +120,7 @@ contained()
 	set -e
 	shift
 	"$@"
+	exit	# or bash would exec a program in its own place, without the trap
 }
 
 # contained_status LOG: once it has ended. What bash says of a child of this kind is lost

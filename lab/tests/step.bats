@@ -94,6 +94,14 @@ until_there()
 	gone "$TMP/t"
 }
 
+@test "step: a program is one, too, and its failure is seen" {
+	run lab 'step x "do x" env true; step y "do y" env false; echo not reached'
+	is "$status" 1
+	has FAILED
+	has_not "not reached"
+	is "$(cat "$BUILD/logs/x.log.rc")" 0
+}
+
 @test "step: a long one says how far it is, at least every 30 seconds" {
 	run lab 'work() { echo "  CC  a.o"; until [[ -e '"$TMP"'/end ]]; do :; done; }
 		sleep() { SECONDS=$((SECONDS + 30)); [[ $SECONDS -lt 90 ]] || : >'"$TMP"'/end; command sleep 0.1; }
