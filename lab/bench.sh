@@ -63,7 +63,7 @@ bench_variant()
 # sizes by.
 bench_list()
 {
-	sed "s/^$BASE_SERIES://; /^[0-9.]*:/d" "$BENCH_LIST" |
+	of_this_base <"$BENCH_LIST" |
 		if [[ $(bench_variant) = stock ]]; then cat; else sed '/^memory /d'; fi
 }
 

@@ -106,6 +106,13 @@ need_space()
 		die "$1 has $have GiB free, $2 are needed; make room, or set XDG_CACHE_HOME"
 }
 
+# of_this_base: of a list on standard input, the lines of all bases and of BASE. Behind
+# "BASE:" is what only that base has.
+of_this_base()
+{
+	sed "s/^$BASE_SERIES://; /^[0-9.]*:/d"
+}
+
 # contained LOG command...: all it says goes into LOG, its exit status into LOG.rc, and its
 # temporaries go with it, however it ends. For `< <(contained ...)`: not `&`, since under a
 # condition bash would not stop it at the first error.

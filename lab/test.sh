@@ -9,7 +9,7 @@ RESULTS=$BUILD/results
 # tests_list: the list of tests, without comments and those of other bases
 tests_list()
 {
-	sed "s/#.*//; /^[[:space:]]*\$/d; /^!/d; s/^$BASE_SERIES://; /^[0-9.]*:/d" "$TESTS_LIST"
+	sed 's/#.*//; /^[[:space:]]*$/d; /^!/d' "$TESTS_LIST" | of_this_base
 }
 
 # skips_on PLATFORM: "TEST REASON" of tests that cannot run there

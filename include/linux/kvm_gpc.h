@@ -113,8 +113,8 @@ enum kvm_gpc_state {
  *
  * Everything but @refresh_lock and the readers of @lock changes under
  * &kvm.mn_invalidate_lock, the addresses in @pages with @refresh_lock held as well.  What a
- * use reads (@dirty_track to @khva, and the memslots)
- * changes only while @lock is held for write as well.
+ * use reads (@dirty_track to @khva, and the memslots) changes only while @lock is held for
+ * write as well.
  */
 struct gfn_to_pfn_cache {
 	struct kvm *kvm;

@@ -19,8 +19,8 @@
  * trylock.  Only a refresh leads from CLOSED towards OPEN, and there is one refresh at a
  * time: it holds refresh_lock.  Between begin and publish it holds no spinlock; publish
  * finds another state than LOOKUP if an invalidation or an activation has outdated what
- * was looked up.  So activation and deactivation never wait for a refresh,
- * which may sleep for long (userfaultfd).
+ * was looked up.  So activation and deactivation never wait for a refresh, which may
+ * sleep for long (userfaultfd).
  *
  * An update of memslots closes no cache.  Instead a use compares the generation of the
  * memslots that the cache was bound by with the present one, under kvm->srcu.  An update

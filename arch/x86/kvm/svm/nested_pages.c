@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Pages of L1's that KVM reads and writes for it: vmcb12, and what VMLOAD and VMSAVE name.
+ * L1's pages that KVM reads and writes on behalf of L1: vmcb12, and the operands of VMLOAD
+ * and VMSAVE.
  *
- * A vCPU keeps a few of them in guest-page caches.  An L1 whose VMLOAD and VMSAVE are
- * intercepted alternates between vmcb12 and its own save area on each run of L2, and one
- * that runs several vCPUs of L2's on this vCPU between several vmcb12.
+ * Each vCPU keeps a few of them in guest-page caches.  An L1 whose VMLOAD and VMSAVE are
+ * intercepted uses vmcb12 and its own save area in turn on each run of L2.  An L1 that runs
+ * several L2 vCPUs on this vCPU uses several vmcb12 in turn.
  *
  * Only the thread that has loaded the vCPU looks for a cache and binds it.
  */
@@ -13,11 +14,11 @@
 
 #include "svm.h"
 
-#define NR_PAGES	4
+#define NR_GPCS	4
 
 struct svm_nested_pages {
-	struct gfn_to_pfn_cache gpcs[NR_PAGES];
-	unsigned int next;	/* to be bound anew */
+	struct gfn_to_pfn_cache gpcs[NR_GPCS];
+	unsigned int next;	/* the cache that the next new page takes */
 };
 
 struct svm_nested_pages *svm_alloc_nested_pages(struct kvm *kvm)
@@ -28,7 +29,7 @@ struct svm_nested_pages *svm_alloc_nested_pages(struct kvm *kvm)
 	if (!pages)
 		return NULL;
 
-	for (i = 0; i < NR_PAGES; i++)
+	for (i = 0; i < NR_GPCS; i++)
 		kvm_gpc_init(&pages->gpcs[i], kvm);
 	return pages;
 }
@@ -37,35 +38,35 @@ void svm_free_nested_pages(struct svm_nested_pages *pages)
 {
 	int i;
 
-	for (i = 0; i < NR_PAGES; i++)
+	for (i = 0; i < NR_GPCS; i++)
 		kvm_gpc_deactivate(&pages->gpcs[i]);
 	kfree(pages);
 }
 
-/* The cache of the page at @gpa, whose offset in the page is ignored. */
-struct gfn_to_pfn_cache *svm_nested_page(struct vcpu_svm *svm, gpa_t gpa)
+/* The cache of the page that @gpa is in. */
+struct gfn_to_pfn_cache *svm_nested_gpc(struct vcpu_svm *svm, gpa_t gpa)
 {
 	struct svm_nested_pages *pages = svm->nested.pages;
 	struct gfn_to_pfn_cache *gpc;
 	int i;
 
 	gpa = PAGE_ALIGN_DOWN(gpa);
-	for (i = 0; i < NR_PAGES; i++) {
+	for (i = 0; i < NR_GPCS; i++) {
 		if (pages->gpcs[i].gpa == gpa)
 			return &pages->gpcs[i];
 	}
 
 	gpc = &pages->gpcs[pages->next];
-	pages->next = (pages->next + 1) % NR_PAGES;
+	pages->next = (pages->next + 1) % NR_GPCS;
 	kvm_gpc_activate(gpc, gpa, PAGE_SIZE);
 	return gpc;
 }
 
 /*
- * kvm_gpc_lock() gave @err for the page that an instruction of L1's names.  Returns what
- * the handler of the VM-Exit has to return.
+ * kvm_gpc_lock() returned @err for the operand of an instruction.  Returns what the handler
+ * of the VM-Exit returns.
  */
-int svm_nested_page_error(struct kvm_vcpu *vcpu, int err)
+int svm_nested_gpc_error(struct kvm_vcpu *vcpu, int err)
 {
 	/* A signal ends KVM_RUN: L1 executes the instruction again. */
 	if (err == -EINTR) {

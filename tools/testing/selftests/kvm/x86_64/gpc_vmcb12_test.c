@@ -708,6 +708,22 @@ static void assert_smi_saved(void)
 	GPC_ASSERT_POISON(&hsave->save + 1, PAGE_SIZE - sizeof(*hsave));
 }
 
+/* L2 runs, with an SMI pending. */
+static void setup_smi_in_l2(struct kvm_vcpu *vcpu)
+{
+	setup_anon(vcpu);
+	setup_smm(vcpu);
+	enter(vcpu, 0);
+	memset(page_at(HSAVE), GPC_POISON, PAGE_SIZE);
+	inject_smi(vcpu);
+}
+
+static void assert_smi_taken(struct kvm_vcpu *vcpu)
+{
+	run_to_port(vcpu, SMM_PORT);
+	assert_smi_saved();
+}
+
 VMCB12_TEST(smm_follows_other_pages)
 {
 	void *alias = setup_alias(vcpu);
@@ -722,8 +738,7 @@ VMCB12_TEST(smm_follows_other_pages)
 		replace(alias, VMCB);
 		replace(alias, HSAVE);
 		inject_smi(vcpu);
-		run_to_port(vcpu, SMM_PORT);
-		assert_smi_saved();
+		assert_smi_taken(vcpu);
 		ASSERT_UNTOUCHED(alias, VMCB);
 		ASSERT_UNTOUCHED(alias, HSAVE);
 
@@ -741,17 +756,12 @@ VMCB12_TEST(an_smi_stops_without_a_page)
 {
 	void *saved;
 
-	setup_anon(vcpu);
-	setup_smm(vcpu);
-	enter(vcpu, 0);
-	memset(page_at(HSAVE), GPC_POISON, PAGE_SIZE);
-	inject_smi(vcpu);
+	setup_smi_in_l2(vcpu);
 	saved = save_page(VMCB);
 	unmap(VMCB);
 	assert_vmexit_stops(vcpu);
 	map_again(VMCB, saved);
-	run_to_port(vcpu, SMM_PORT);
-	assert_smi_saved();
+	assert_smi_taken(vcpu);
 	assert_exits(vcpu, 0, 1);
 }
 
@@ -941,16 +951,11 @@ VMCB12_TEST(a_kick_ends_the_wait_of_an_smi)
 {
 	struct missing missing;
 
-	setup_anon(vcpu);
-	setup_smm(vcpu);
-	enter(vcpu, 0);
-	memset(page_at(HSAVE), GPC_POISON, PAGE_SIZE);
-	inject_smi(vcpu);
+	setup_smi_in_l2(vcpu);
 	missing = make_missing(VMCB);
 	wait_and_kick(vcpu, &missing);
 	supply(&missing);
-	run_to_port(vcpu, SMM_PORT);
-	assert_smi_saved();
+	assert_smi_taken(vcpu);
 	assert_exits(vcpu, 0, 1);
 }
 
