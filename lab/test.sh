@@ -179,7 +179,7 @@ run_on()
 	rm -rf "$dir/initrd" "$dir/iso.img" "$dir/share"
 }
 
-# show PLATFORM WHOSE: what failed there, with the console's end
+# show_failure PLATFORM WHOSE: the console's end there, and last, what failed and why
 show_failure()
 {
 	local dir=$RESULTS/$2/$1 s
@@ -192,13 +192,16 @@ show_failure()
 	echo "the console's end ($dir/console):"
 	tail -n 20 "$dir/console" | sed 's/^/  | /'
 	[[ ! -s $dir/emulator ]] || { echo "the emulator said:"; tail -n 5 "$dir/emulator" | tr -d '\033' | sed 's/^/  | /'; }
+	echo "what failed on $1 ($dir/ktap):"
+	awk -F'\t' '$3 == "fail" { print "  " $2 ": " $4 }' "$dir/results"
 }
 
-# stream FILE PID: the KTAP lines of FILE as they come, until PID ends
+# stream FILE PID: the KTAP lines of FILE as they come, and what a failed assertion says,
+# until PID ends
 stream()
 {
 	tail -n +1 -f --pid="$2" -s 0.2 "$1" 2>/dev/null | sed -u 's/\r//' |
-		grep --line-buffered -E '^(# )?(TAP version|1\.\.|(not )?ok )|^# .*(Assertion|Expected|mismatch|errno)' || :
+		grep --line-buffered -E '^(# )?(TAP version|1\.\.|(not )?ok )|^# (.*(Assertion|Expected|mismatch)|  +[^ ])' || :
 }
 
 verb_run()

@@ -93,6 +93,18 @@ boots()
 	has "0 passed, 1 failed, 0 skipped"
 }
 
+@test "run: a failed assertion is shown whole, and once more as the last thing" {
+	printf '%s\n' '# selftests: kvm: steal_time' '# TAP version 13' '# 1..1' \
+		'# ==== Test Assertion Failure ====' '#   steal_time.c:7: !r' '#   pid=1 tid=2 errno=4 - x' \
+		'#   KVM_RUN: x' '# not ok 1 steal.a' 'not ok 1 selftests: kvm: steal_time # exit=1' \
+		'# lab: done' >"$TMP/svm.ktap"
+	go 'TESTS=steal_time verb_run'
+	[ "$status" -ne 0 ]
+	has '#   steal_time.c:7: !r'
+	has '#   KVM_RUN: x'
+	closing '  steal_time: steal.a: KVM_RUN: x'
+}
+
 @test "run: a splat fails it though every test passed, and is shown" {
 	printf '[    9.0] WARNING: CPU: 1 PID: 2 at virt/kvm/pfncache.c:1 kvm_gpc_x+0x1/0x2\r\n' >"$TMP/svm.console"
 	TESTS=steal_time go verb_run
