@@ -174,12 +174,15 @@ verb_modules()
 
 # --- whole kernels --------------------------------------------------------
 
-# fragments VARIANT: the files of configs/ that make it, in order
+# fragments VARIANT [base]: the files of configs/ that make it, in order. The base has
+# no symbols of the series.
 fragments()
 {
-	local arch=${1##*.} f
+	local arch=${1##*.} f series
 
-	for f in common "$BASE_SERIES" "$arch" "$BASE_SERIES.$arch" "${1%.*}" "${1%.*}.$arch"; do
+	series=$BASE_SERIES.series.$arch
+	[[ ${2-} != base ]] || series=
+	for f in common "$BASE_SERIES" "$arch" "$BASE_SERIES.$arch" $series "${1%.*}" "${1%.*}.$arch"; do
 		[[ ! -f $TOP/configs/$f ]] || echo "$TOP/configs/$f"
 	done | awk '!seen[$0]++'
 }
@@ -205,13 +208,13 @@ lost()
 		}' config="${*: -1}" "$@"
 }
 
+# kernel_config SRC DIR VARIANT [base]
 kernel_config()
 {
 	local src=$1 dir=$2 variant=$3 arch=${3##*.} missing
-	shift 3
 	local -a frags
 
-	mapfile -t frags < <(fragments "$variant")
+	mapfile -t frags < <(fragments "${@:3}")
 	# shellcheck disable=SC2046
 	make -C "$src" O="$dir" $(cross "$arch") tinyconfig
 	cat "${frags[@]}" >>"$dir/.config"
@@ -256,10 +259,10 @@ kernel()
 		tree
 	fi
 	mkdir -p "$dir"
-	key=$(fragments "$variant" | xargs cat | digest)
+	key=$(fragments "$@" | xargs cat | digest)
 	if [[ ! -f $dir/.config || ! -f $dir/config-key || $(<"$dir/config-key") != "$key" ]]; then
 		step "config-$name" "configure kernel $name" \
-			kernel_config "$src" "$dir" "$variant"
+			kernel_config "$src" "$dir" "$@"
 		echo "$key" >"$dir/config-key"
 	fi
 	# shellcheck disable=SC2207

@@ -166,7 +166,8 @@ check_every_step_x86()
 # check_steps_of_kernel VARIANT ARCH FOLDER
 check_steps_of_kernel()
 {
-	local src=$BUILD/check/$1/tree dir=$BUILD/check/$1/$1 commit
+	local src=$BUILD/check/$1/tree dir=$BUILD/check/$1/$1 commit samples
+	local symbols=$TOP/configs/$BASE_SERIES.series.$2
 	local -a args
 
 	rm -rf "$BUILD/check/$1"
@@ -178,13 +179,20 @@ check_steps_of_kernel()
 		'!/tools/perf/' '!/drivers/' '!/sound/' '!/net/' '!/fs/' '!/arch/*/' "/arch/$3/" 'Kconfig*'
 	git -C "$src" checkout -q
 	git -C "$src" fetch -q "$TREE" "$(series_commits "$TREE" | awk 'END { print $2 }')"
-	kernel_config "$src" "$dir" "$1"
+	kernel_config "$src" "$dir" "$1" base
 	# shellcheck disable=SC2207
-	args=(-C "$src" O="$dir" $(cross "$2") "CC=ccache $(compiler "$2")" "arch/$3/kvm/")
-	for commit in $(git -C "$src" rev-list --reverse base..FETCH_HEAD -- "arch/$3" include virt); do
+	args=(-C "$src" O="$dir" $(cross "$2") "CC=ccache $(compiler "$2")")
+	for commit in $(git -C "$src" rev-list --reverse base..FETCH_HEAD -- "arch/$3" include virt samples); do
 		git -C "$src" checkout -q "$commit"
 		echo "== $(git -C "$src" log -1 --format=%s)"
-		make -j "$JOBS" "${args[@]}"
+		# Those of the series' symbols that there are at this step.
+		if [[ -e $symbols ]]; then
+			cat "$symbols" >>"$dir/.config"
+			make "${args[@]}" olddefconfig
+		fi
+		samples=
+		[[ ! -d $src/samples/kvm ]] || samples=samples/kvm/
+		make -j "$JOBS" "${args[@]}" "arch/$3/kvm/" $samples
 	done
 	rm -rf "$BUILD/check/$1"
 }

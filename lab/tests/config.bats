@@ -81,6 +81,12 @@ lost()
 	is "$output" $'x86_64 debug debug.x86_64 \narm64 debug \nx86_64 kcsan \narm64 rt \narm64 '
 }
 
+@test "config: the base has no symbols of the series" {
+	touch "$TOP"/configs/{arm64,debug,series.arm64}
+	run lab 'for w in "" base; do fragments debug.arm64 $w | sed "s|.*/||" | tr "\n" " "; echo; done'
+	is "$output" $'arm64 series.arm64 debug \narm64 debug '
+}
+
 @test "config: a lost symbol fails the step, and leaves no .config" {
 	echo CONFIG_KVM=y >"$TOP/configs/arm64"
 	mkdir -p k bin
