@@ -186,7 +186,7 @@ check_accel()
 	case ${ACCEL:-tcg} in
 	tcg) return 0 ;;
 	icount)	# for make bench
-		[[ $1 = svm || $1 = nvhe ]] || die "ACCEL=icount is for PLATFORM=svm and nvhe only"
+		[[ $1 = svm || $1 = nvhe || $1 = vhe ]] || die "ACCEL=icount is for PLATFORM=svm, nvhe and vhe only"
 		return 0 ;;
 	kvm) ;;
 	*) die "unknown ACCEL=$ACCEL; it is tcg or kvm" ;;
@@ -213,6 +213,7 @@ machine()
 	kvm/*) echo qemu-system-aarch64 -accel kvm -machine virt,virtualization=on,gic-version=3 -cpu host -smp 2 -m 2G ;;
 	icount/svm) echo qemu-system-x86_64 -accel tcg -icount shift=0,sleep=off -seed 1 -rtc base=2020-01-01,clock=vm -cpu max -smp 1 -m 2G ;;
 	icount/nvhe) echo qemu-system-aarch64 -accel tcg -icount shift=0,sleep=off -seed 1 -rtc base=2020-01-01,clock=vm -machine virt,virtualization=on,gic-version=3 -cpu cortex-a57 -smp 1 -m 2G ;;
+	icount/vhe) echo qemu-system-aarch64 -accel tcg -icount shift=0,sleep=off -seed 1 -rtc base=2020-01-01,clock=vm -machine virt,virtualization=on,gic-version=3 -cpu max -smp 1 -m 2G ;;
 	tcg/svm) echo qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2G ;;
 	tcg/vhe) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=3 -cpu max -smp 2 -m 2G ;;
 	tcg/nvhe) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=3 -cpu cortex-a57 -smp 2 -m 2G ;;
@@ -248,8 +249,19 @@ cmdline()
 	case $1 in
 	svm) echo "console=ttyS0 $common mem=$mem maxcpus=1 tsc=reliable clocksource=tsc$(tsc_early)" ;;
 	vmx) echo "console=ttyS0 $common mem=$mem tsc=reliable clocksource=tsc no_timer_check" ;;
-	*) echo "console=ttyAMA0 $common" ;;
+	*) echo "console=ttyAMA0 $common $(kunit_args)" ;;
 	esac
+}
+
+# kunit_args: the suites to run at boot, which are those that userspace can start again.
+# They take a page out of the linear map, which so consists of pages.
+kunit_args()
+{
+	if [[ ${ACCEL-} = icount ]]; then
+		echo "kunit.filter_glob=kvm_internal_bench"
+	else
+		echo "kunit.filter_glob=kvm_internal_vm* rodata=full"
+	fi
 }
 
 results_channel()

@@ -46,8 +46,12 @@ tests_on()
 # bench_programs PLATFORM: what `make bench` runs there
 bench_programs()
 {
-	echo gpc_bench
-	[[ $1 != svm || $BASE_SERIES != 6.12 ]] || echo gpc_nested_bench
+	case $1/$BASE_SERIES in
+	svm/6.12) echo gpc_bench gpc_nested_bench ;;
+	nvhe/6.12) echo gpc_bench internal_vm_bench ;;
+	vhe/6.12) echo internal_vm_bench ;;
+	*) echo gpc_bench ;;
+	esac | tr ' ' '\n'
 }
 
 tests_of()
@@ -211,7 +215,7 @@ verb_run()
 	PLATFORM=$platform check_input
 	can_boot "$platform" || die "Bochs cannot be installed here, so PLATFORM=vmx cannot run"
 	prepare "$platform" ours
-	tests=$(if [[ -n ${TESTS-} ]]; then tests_on "$platform"; else tests_on "$platform" '^(gpc|reinit)_'; fi)
+	tests=$(if [[ -n ${TESTS-} ]]; then tests_on "$platform"; else tests_on "$platform" '^(gpc|internal|reinit)_'; fi)
 	[[ -n $tests ]] || tests=$(tests_on "$platform")
 	dir=$RESULTS/ours/$platform
 	note "boot $platform, kernel $(variant_of "$platform")"

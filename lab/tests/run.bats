@@ -200,7 +200,7 @@ boots()
 gpc_clock_test gpc_hva_test steal_time kvm_pv_test
 steal_time psci_test hypercalls
 steal_time psci_test hypercalls page_fault_test
-steal_time psci_test hypercalls page_fault_test gpc_bench"
+steal_time psci_test hypercalls page_fault_test gpc_bench internal_vm_bench"
 }
 
 @test "run: a test that Bochs cannot run is a skip there, with the reason" {
