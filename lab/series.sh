@@ -157,7 +157,7 @@ series_commits()
 # Overlay files that no series names: they are in no tree, nor in the mails.
 overlay_orphans()
 {
-	(cd "$TOP" && git ls-files -co --exclude-standard arch include virt tools Documentation |
+	(cd "$TOP" && git ls-files -co --exclude-standard arch include virt samples tools Documentation |
 		while read -r f; do [[ ! -e $f ]] || echo "$f"; done) |
 		grep -vxF -e "$(sed -n 's/^Adds: //p' "$TOP"/patches/*/*.patch)" || :
 }

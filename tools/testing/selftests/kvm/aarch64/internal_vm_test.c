@@ -28,6 +28,7 @@
 #define SPIN	KUNIT "kvm_internal_vm_spin/"
 #define FREEZER	"/tmp/freezer"
 #define EXITS	DEBUGFS "kvm/internal-*-spin/exits"
+#define SAMPLE	"/sys/module/kvm_internal_vm/parameters/passed"
 
 static void write_file(const char *file, const char *what)
 {
@@ -203,6 +204,21 @@ static bool report(FILE *results)
 	return passed && ran;
 }
 
+/* A kernel that has the sample built in ran it at boot. */
+static bool sample_passed(void)
+{
+	char passed = 'Y';
+	int fd = open(SAMPLE, O_RDONLY);
+
+	if (fd >= 0) {
+		TEST_ASSERT(read(fd, &passed, 1) == 1, "Cannot read " SAMPLE);
+		close(fd);
+	}
+	if (passed != 'Y')
+		puts("# samples/kvm/kvm_internal_vm.c has failed");
+	return passed == 'Y';
+}
+
 int main(void)
 {
 	unsigned long *rounds;
@@ -226,5 +242,5 @@ int main(void)
 	stop_beside(child, rounds);
 	results = fopen(SUITE "results", "r");
 	TEST_ASSERT(results, "Cannot open " SUITE "results");
-	return report(results) ? 0 : 1;
+	return report(results) && sample_passed() ? 0 : 1;
 }
