@@ -232,7 +232,7 @@ check_maintainers()
 	cd "$TREE" || exit
 	while read -r f; do
 		[[ $f = MAINTAINERS ]] ||
-			scripts/get_maintainer.pl --nogit --nogit-fallback --nom --nor --norolestats -f "$f" |
+			scripts/get_maintainer.pl --nogit --nogit-fallback --nom --nor --norolestats --kf -f "$f" |
 				grep -q '^kvm.*@' || { echo "no list of KVM's hears of $f"; rc=1; }
 	done < <(git diff --name-only base series)
 	while read -r f; do
