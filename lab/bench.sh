@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # make bench: what the cache costs on the base and here. The stock kernel is booted
 # with Debian's modules and with ours on an emulator that counts instructions, each
-# twice: the figures must repeat exactly. On nvhe, and where the base has no stock kernel,
+# twice: the figures must repeat exactly. On arm64, and where the base has no stock kernel,
 # it is two built kernels.
 
 BENCH_ON=${PLATFORM:-svm}
@@ -137,7 +137,8 @@ bench_table()
 			printf "%-55s %12s %12s %8s\n", "instructions", "base", "patched", "ratio"
 			for (i = 1; i <= n; i++) {
 				name = order[i]; mark = ""
-				if (!(name in b)) wrong("the base has no figure")
+				new = sub(/^new:/, "", bar[name])
+				if (!(name in b) && !new) wrong("the base has no figure")
 				if (!(name in o)) wrong("the series has no figure")
 				else if (bar[name] ~ /^[0-9]+$/) {
 					if (o[name] > bar[name]) wrong(o[name] " is above its bar of " bar[name])
@@ -189,7 +190,7 @@ bench_key()
 	local kernel=${KREL-} qemu=qemu-system-x86_64
 
 	[[ $(bench_variant) = stock ]] || kernel=$BASE_VERSION
-	[[ $BENCH_ON != nvhe ]] || qemu="qemu-system-aarch64"
+	[[ $BENCH_ON = svm ]] || qemu="qemu-system-aarch64"
 	echo "Linux $kernel, QEMU $($qemu --version | sed -n 's/.* version \([0-9]*\.[0-9]*\).*/\1/p')"
 }
 
@@ -237,10 +238,12 @@ verb_bench()
 	local rc=0 recorded=
 
 	case "$BENCH_ON ${VARIANT:-default} ${ACCEL:-tcg}" in
-	"svm default tcg"|"svm stock tcg"|"nvhe default tcg"|"nvhe arm64 tcg") ;;
-	*) die "make bench is for PLATFORM=svm or nvhe, with their default kernel and ACCEL=tcg: it compares with the base" ;;
+	"svm default tcg"|"svm stock tcg"|"nvhe default tcg"|"nvhe arm64 tcg"|"vhe default tcg"|"vhe arm64 tcg") ;;
+	*) die "make bench is for PLATFORM=svm, nvhe or vhe, with their default kernel and ACCEL=tcg: it compares with the base" ;;
 	esac
-	need build "${BENCH_ON/nvhe/arm64}" bench
+	[[ -n $(bench_list | sed '/^#/d') ]] ||
+		die "make bench PLATFORM=$BENCH_ON has no figures of BASE=$BASE_SERIES"
+	need build "${BENCH_ON/*vhe/arm64}" bench
 	prepare "$BENCH_ON" ours
 	[[ $(bench_variant) = stock ]] || kernel "$(bench_variant)" base
 	step bench "boot $BENCH_ON with the base's KVM and ours, twice" bench_count

@@ -118,6 +118,16 @@ disbelieved()
 	worse "miss_1: 21 is above its bar of 20"
 }
 
+@test "bench: the base may lack what the series adds, which has a bar" {
+	sed -i 's/^miss_1 90/miss_1 new:90/' "$TMP/list"
+	sed -i /miss_1/d "$TMP/base"
+	table
+	good
+	sed -i 's/^miss_1 80/miss_1 91/' "$TMP/ours"
+	table
+	worse "miss_1: 91 is above its bar of 90"
+}
+
 @test "bench: worse than recorded fails, though better than the base" {
 	figures recorded 5000 80 200
 	table
