@@ -28,6 +28,7 @@
 #include <linux/wait.h>
 
 struct kvm;
+struct kvm_vcpu;
 struct mmu_notifier_range;
 
 /* A structure may cross the end of a page, but none is larger than a page. */
@@ -98,6 +99,7 @@ enum kvm_gpc_state {
 /**
  * struct gfn_to_pfn_cache - a cached piece of guest memory
  * @kvm: the VM; set by kvm_gpc_init()
+ * @vcpu: hardware uses the page while this vCPU is in guest mode; %NULL for most caches
  * @lock: held for read by each use
  * @state: see &enum kvm_gpc_state
  * @nr_pages: user pages in @pages and in the tree; 0 until @gpa has been translated
@@ -118,6 +120,7 @@ enum kvm_gpc_state {
  */
 struct gfn_to_pfn_cache {
 	struct kvm *kvm;
+	struct kvm_vcpu *vcpu;
 	struct gpc_lock lock;
 	enum kvm_gpc_state state;
 	u8 nr_pages;
@@ -155,6 +158,7 @@ struct kvm_gpc_invalidation {
  * @gfn_start: first gfn whose memory attributes are being changed
  * @gfn_end: first gfn behind; 0 when no change is in progress
  * @nr_active: active caches
+ * @nr_guest: active caches whose page hardware uses
  * @closed: the MMU notifier goes or has gone, no lookup may begin; never cleared
  * @wait: refreshes that wait for an invalidation to end
  *
@@ -169,6 +173,7 @@ struct kvm_gpcs {
 	gfn_t gfn_start;
 	gfn_t gfn_end;
 	unsigned long nr_active;
+	unsigned long nr_guest;
 	bool closed;
 	wait_queue_head_t wait;
 };
@@ -309,6 +314,34 @@ void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc, unsigned long len);
  */
 void kvm_gpc_unlock_clean(struct gfn_to_pfn_cache *gpc);
 
+/**
+ * kvm_gpc_init_guest - prepare a cache for a page that hardware uses in guest mode
+ * @gpc: zeroed memory
+ * @vcpu: vCPU for which hardware uses the page
+ *
+ * Such a cache is activated by kvm_gpc_guest_address().  An invalidation makes
+ * KVM_REQ_GUEST_PAGES, and waits until the vCPU has left guest mode.
+ */
+void kvm_gpc_init_guest(struct gfn_to_pfn_cache *gpc, struct kvm_vcpu *vcpu);
+
+/**
+ * kvm_gpc_guest_address - look up a page for hardware to use in guest mode
+ * @gpc: cache that kvm_gpc_init_guest() prepared
+ * @gpa: guest physical address; the cache is bound to it unless it is already
+ * @len: bytes from there; must not cross the page's end
+ * @hpa: host physical address of @gpa
+ *
+ * The address is valid until KVM_REQ_GUEST_PAGES is pending.  The vCPU serves that request
+ * with this function before it enters guest mode.
+ *
+ * Context: the vCPU outside guest mode, its &kvm.srcu held and possibly dropped meanwhile;
+ * otherwise as kvm_gpc_lock().
+ *
+ * Return: 0, or an error as of kvm_gpc_lock(); @hpa is then untouched.
+ */
+int kvm_gpc_guest_address(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len,
+			  hpa_t *hpa);
+
 /* A use of a cache that ends with the scope. */
 struct kvm_gpc_use {
 	struct gfn_to_pfn_cache *gpc;
@@ -338,6 +371,11 @@ static inline bool kvm_gpc_is_active(struct gfn_to_pfn_cache *gpc)
 static inline bool kvm_gpc_is_gpa_active(struct gfn_to_pfn_cache *gpc)
 {
 	return kvm_gpc_is_active(gpc) && gpc->gpa != INVALID_GPA;
+}
+
+static inline bool kvm_gpc_is_bound(struct gfn_to_pfn_cache *gpc, gpa_t gpa)
+{
+	return kvm_gpc_is_active(gpc) && gpc->gpa == gpa;
 }
 
 static inline bool kvm_gpc_is_hva_active(struct gfn_to_pfn_cache *gpc)

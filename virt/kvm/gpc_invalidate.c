@@ -77,10 +77,16 @@ void gpc_link(struct gfn_to_pfn_cache *gpc, unsigned int nr_pages)
 		gpc_tree_insert(&gpc->pages[gpc->nr_pages++], &gpc->kvm->gpcs.tree);
 }
 
-/* Remove all pages of a cache from the tree. */
+/*
+ * Remove all pages of a cache from the tree.  While hardware has the address of a page, the
+ * cache is in the tree or the request is pending.
+ */
 void gpc_unlink(struct gfn_to_pfn_cache *gpc)
 {
 	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
+
+	if (gpc->nr_pages && gpc->vcpu)
+		kvm_make_request(KVM_REQ_GUEST_PAGES, gpc->vcpu);
 
 	while (gpc->nr_pages)
 		gpc_tree_remove(&gpc->pages[--gpc->nr_pages], &gpc->kvm->gpcs.tree);
@@ -96,10 +102,15 @@ void gpc_close(struct gfn_to_pfn_cache *gpc)
 	WRITE_ONCE(gpc->state, KVM_GPC_CLOSED);
 }
 
-static void gpc_invalidate(struct kvm *kvm, unsigned long start, unsigned long last)
+/*
+ * Close the caches of a range.  Returns true if hardware uses the page of one of them: wait
+ * until its vCPU has left guest mode, with no lock held.
+ */
+static bool gpc_invalidate(struct kvm *kvm, unsigned long start, unsigned long last)
 {
 	struct kvm_gpc_page *page;
 	unsigned int hits = 0;
+	bool guest = false;
 
 	lockdep_assert_held(&kvm->mn_invalidate_lock);
 
@@ -107,11 +118,17 @@ static void gpc_invalidate(struct kvm *kvm, unsigned long start, unsigned long l
 	     page = gpc_tree_iter_next(page, start, last)) {
 		gpc_close(page->gpc);
 		hits++;
+		/* Also if it was closed: whoever closed it may not have kicked the vCPU yet. */
+		if (page->gpc->vcpu) {
+			kvm_make_request(KVM_REQ_GUEST_PAGES, page->gpc->vcpu);
+			guest = true;
+		}
 	}
 
 	kvm->stat.generic.gpc_invalidations++;
 	kvm->stat.generic.gpc_invalidation_hits += hits;
 	trace_kvm_gpc_invalidate(start, last, hits);
+	return guest;
 }
 
 /*
@@ -143,9 +160,9 @@ ALLOW_ERROR_INJECTION(gpc_records_grow, ERRNO);
 /*
  * The start of an invalidation, in a VM with an active cache.  Called under
  * kvm->mn_invalidate_lock, in the section that raises mn_active_invalidate_count.  Does
- * not sleep.
+ * not sleep.  Returns as gpc_invalidate().
  */
-void __kvm_gpc_invalidate_start(struct kvm *kvm, const struct mmu_notifier_range *range)
+bool __kvm_gpc_invalidate_start(struct kvm *kvm, const struct mmu_notifier_range *range)
 {
 	struct kvm_gpcs *gpcs = &kvm->gpcs;
 
@@ -156,7 +173,7 @@ void __kvm_gpc_invalidate_start(struct kvm *kvm, const struct mmu_notifier_range
 			(struct kvm_gpc_invalidation){ .range = range };
 	}
 
-	gpc_invalidate(kvm, range->start, range->end - 1);
+	return gpc_invalidate(kvm, range->start, range->end - 1);
 }
 
 /*
@@ -225,13 +242,15 @@ bool __gpc_must_wait(struct gfn_to_pfn_cache *gpc)
  * ones may be missed.  But an update of memslots, which takes slots_lock, waits for all
  * readers of kvm->srcu: such a cache is bound anew before its next use, and its lookup
  * waits for the change or sees the new attributes.
+ *
+ * Returns as gpc_invalidate().
  */
-void kvm_gpc_invalidate_gfns_start(struct kvm *kvm, gfn_t start, gfn_t end)
+bool kvm_gpc_invalidate_gfns_start(struct kvm *kvm, gfn_t start, gfn_t end)
 {
 	struct kvm_memslot_iter iter;
 	struct kvm_memory_slot *slot;
 	gfn_t first, last;
-	bool active;
+	bool active, guest = false;
 
 	lockdep_assert_held(&kvm->slots_lock);
 
@@ -243,7 +262,7 @@ void kvm_gpc_invalidate_gfns_start(struct kvm *kvm, gfn_t start, gfn_t end)
 
 	/* A cache that is activated from here on waits for the change. */
 	if (!active)
-		return;
+		return false;
 
 	kvm_for_each_memslot_in_gfn_range(&iter, kvm_memslots(kvm), start, end) {
 		slot = iter.slot;
@@ -253,10 +272,11 @@ void kvm_gpc_invalidate_gfns_start(struct kvm *kvm, gfn_t start, gfn_t end)
 			continue;
 
 		spin_lock(&kvm->mn_invalidate_lock);
-		gpc_invalidate(kvm, __gfn_to_hva_memslot(slot, first),
-			       __gfn_to_hva_memslot(slot, last) + PAGE_SIZE - 1);
+		guest |= gpc_invalidate(kvm, __gfn_to_hva_memslot(slot, first),
+					__gfn_to_hva_memslot(slot, last) + PAGE_SIZE - 1);
 		spin_unlock(&kvm->mn_invalidate_lock);
 	}
+	return guest;
 }
 
 void kvm_gpc_invalidate_gfns_end(struct kvm *kvm)
@@ -283,7 +303,7 @@ void kvm_gpc_init_vm(struct kvm *kvm)
  * Close all caches of a VM whose mm or MMU notifier is about to go or has gone, and let
  * no lookup begin: without the notifier nobody would take the pages back.  Caches can
  * still be deactivated.  Called when the mm goes, and once more when no notifier runs any
- * longer, for the records of invalidations that started in between.
+ * longer, for the records of invalidations that started in between.  No vCPU runs.
  */
 void kvm_gpc_close_vm(struct kvm *kvm)
 {

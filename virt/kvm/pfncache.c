@@ -6,6 +6,7 @@
  *	gpc_lock.h		the lock that each use holds for read
  *	gpc_invalidate.c	what takes the translation away, and why that is safe
  *	gpc_map.c		page frames of any kind at one kernel address
+ *	gpc_guest.c		pages that hardware uses while a vCPU is in guest mode
  *	pfncache.c		binding, refresh, use
  *
  * The states of a cache.  Each change is made under kvm->mn_invalidate_lock:
@@ -458,6 +459,7 @@ void *kvm_gpc_trylock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
 	return gpc_use_begin(gpc, len) ? gpc->khva : ERR_PTR(-EAGAIN);
 }
+EXPORT_SYMBOL_GPL(kvm_gpc_trylock);
 
 /* Mark the first @len bytes dirty, each page in its memslot. */
 static noinline void gpc_mark_dirty(struct gfn_to_pfn_cache *gpc, unsigned long len)
@@ -512,8 +514,10 @@ static int gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long u
 	struct kvm *kvm = gpc->kvm;
 
 	spin_lock(&kvm->mn_invalidate_lock);
-	if (gpc->state == KVM_GPC_INACTIVE)
+	if (gpc->state == KVM_GPC_INACTIVE) {
 		kvm->gpcs.nr_active++;
+		kvm->gpcs.nr_guest += !!gpc->vcpu;
+	}
 	gpc_close(gpc);
 	gpc_unlink(gpc);
 	gpc->gpa = gpa;
@@ -564,6 +568,7 @@ void kvm_gpc_deactivate(struct gfn_to_pfn_cache *gpc)
 		gpc_unlink(gpc);
 		WRITE_ONCE(gpc->state, KVM_GPC_INACTIVE);
 		kvm->gpcs.nr_active--;
+		kvm->gpcs.nr_guest -= !!gpc->vcpu;
 		swap(map, gpc->map);
 	}
 	spin_unlock(&kvm->mn_invalidate_lock);

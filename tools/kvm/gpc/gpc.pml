@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A model of the guest-page cache, for spin: virt/kvm/pfncache.c, gpc_invalidate.c and
- * gpc_lock.h, which say why the cache is safe.
+ * A model of the guest-page cache, for spin: virt/kvm/pfncache.c, gpc_invalidate.c,
+ * gpc_lock.h and gpc_guest.c, which say why the cache is safe.
  *
  * check-model.sh runs the model.  By hand:
  *
@@ -25,6 +25,8 @@
  *				active or not; at the end frees the cache
  *	user_lock()		kvm_gpc_lock() and kvm_gpc_unlock(), again and again
  *	user_trylock()		kvm_gpc_trylock() and kvm_gpc_unlock(), likewise
+ *	vcpu()			vcpu_enter_guest(), with hardware that uses the page in guest
+ *				mode; outside it, reads the page and halts
  *	notifier()		kvm_mmu_notifier_invalidate_range_start(), change of the
  *				page tables, kvm_mmu_notifier_invalidate_range_end(), of
  *				any page; two of them overlap in any way
@@ -64,6 +66,8 @@
  * - hva_to_pfn() and kvm_gpc_map() fail at will.  Each mapping has to be undone.
  * - A VMM that answers page faults (userfaultfd) answers none in an activation or a
  *   deactivation.
+ * - Hardware accesses the page at the end of guest mode only, as a user does.  A vCPU leaves
+ *   guest mode when it likes, which answers all IPIs.
  *
  * With PROGRESS memory that the cache depends on is invalidated a few
  * times, other memory without end, memslots change their flags only, and nothing fails.
@@ -156,6 +160,18 @@
 #define DEACTIVATE_KEEPS_MAP	68	/* kvm_gpc_deactivate(): does not undo the map */
 #define DEACTIVATE_WAITS	69	/* kvm_gpc_deactivate(): takes refresh_lock */
 #define DEACTIVATE_NO_WAKE	70	/* kvm_gpc_deactivate(): wakes nobody */
+#define GUEST_NO_REQUEST	71	/* gpc_invalidate(): makes no request */
+#define GUEST_REQUEST_FIRST	72	/* gpc_invalidate(): makes the request, closes later */
+#define GUEST_SKIPS_CLOSED	73	/* gpc_invalidate(): a closed cache is no hit */
+#define GUEST_NO_WAIT		74	/* kvm_gpc_kick_vcpus(): does not wait */
+#define GUEST_NO_RECHECK	75	/* vcpu_enter_guest(): reads no request before entry */
+#define GUEST_CLEARS_LATE	76	/* vcpu_enter_guest(): looks up, clears the request */
+#define GUEST_LOSES_REQUEST	77	/* kvm_get_guest_pages(): fails without a new request */
+#define GUEST_NO_MEMSLOTS	78	/* kvm_gpc_memslots_updated(): makes no request */
+#define GUEST_UNLINK_SILENT	79	/* gpc_unlink(): makes no request */
+#define GUEST_SLOTS_NO_WAIT	80	/* kvm_gpc_memslots_updated(): does not wait */
+#define GUEST_GFNS_NO_WAIT	81	/* kvm_vm_set_mem_attributes(): does not wait */
+#define GUEST_SLEEPS_BLIND	82	/* nested_vmx_has_virtual_interrupt(): no KVM_REQ_UNBLOCK */
 
 /* What must progress, or 0 for safety */
 #define USE	1
@@ -171,6 +187,7 @@ hidden byte broken;		/* BREAK */
 hidden byte pages;		/* that the cache may span: 1 or 2 */
 hidden byte locks;		/* user_lock(): up to 2 */
 hidden byte trylocks;		/* user_trylock(): 1 or none */
+hidden byte guest;		/* vcpu(), in the place of user_lock() and vmm()'s changes */
 hidden byte notifiers;		/* notifier(): up to 2 */
 hidden byte endless;		/* may an invalidation never end? */
 hidden byte attributes;		/* set_mem_attributes() */
@@ -262,6 +279,16 @@ typedef gpc_lookup {
 };
 gpc_lookup lookup[2];			/* by user_lock() */
 
+/* --- The vCPU, with guest use ------------------------------------------------- */
+
+bool request;				/* KVM_REQ_GUEST_PAGES is pending */
+bool in_guest_mode;			/* vcpu->mode */
+byte vmcs;				/* the page frame that hardware uses, or 0 */
+byte awaited;				/* a bit for each who waits for an answer */
+
+#define MEMSLOTS	4		/* kvm_gpc_memslots_updated(), in @awaited */
+#define ATTRIBUTES	8		/* kvm_vm_set_mem_attributes() */
+
 /* --- What must hold ---------------------------------------------------------- */
 
 bool is_mapped;				/* there is a mapping, which is not undone */
@@ -290,6 +317,14 @@ inline access()
 	assert(!gpc.gpa || gpc.generation != OLD || updating);
 	assert(gpc.state != KVM_GPC_INACTIVE);
 	assert(!mm_is_gone)
+}
+
+/* Hardware reads or writes the page. */
+inline access_by_hardware()
+{
+	assert(vmcs % 2 == 0);			/* not given away */
+	assert(!mem_is_private[0] && !gfn_is_taken[0]);
+	assert(slots_lock || vmcs == page_frame(gfn_to_hva[0]))
 }
 
 /* --- Locks and steps --------------------------------------------------------- */
@@ -336,7 +371,7 @@ inline gpc_read_trylock()
 {
 	when(READ_LOOKS_FIRST, khva = gpc.count < GPC_WRITER; other_step());
 	gpc.count++;
-	assert(gpc.count % GPC_WRITER <= locks + trylocks);
+	assert(gpc.count % GPC_WRITER <= locks + trylocks + guest);
 	khva = khva || (gpc.count > 0 && gpc.count < GPC_WRITER)
 }
 
@@ -353,22 +388,42 @@ inline gpc_read_trylock()
 	 ((gpc.nr_pages > 0 && gpc.uhva[0] == (hva)) || \
 	  (gpc.nr_pages > 1 && gpc.uhva[1] == (hva) && !BROKEN(TREE_ONE_PAGE))))
 
+#define gpc_unlink() \
+	request = request || (guest && gpc.nr_pages && !BROKEN(GUEST_UNLINK_SILENT)); \
+	gpc.nr_pages = 0
+
 inline gpc_close()
 {
 	on(gpc.state == KVM_GPC_OPEN && !BROKEN(KEEPS_LOCK), gpc_write_lock());
 	gpc.state = KVM_GPC_CLOSED
 }
 
+/* Sets @hit if there is a vCPU to wait for. */
 inline gpc_invalidate(hva)
 {
 	if
 	:: (is_in_tree(hva) || (BROKEN(START_CLOSES_ANY) && gpc.nr_pages != 0)) &&
 	   !(BROKEN(START_KEEPS_OPEN) && gpc.state == KVM_GPC_OPEN) &&
 	   !(BROKEN(START_KEEPS_LOOKUP) && gpc.state == KVM_GPC_LOOKUP) ->
-		gpc_close()
+		hit = guest && !(BROKEN(GUEST_SKIPS_CLOSED) && gpc.state == KVM_GPC_CLOSED);
+		when(GUEST_REQUEST_FIRST, request = true; other_section());
+		gpc_close();
+		request = request || (hit && !(BROKEN(GUEST_NO_REQUEST) || BROKEN(GUEST_REQUEST_FIRST)))
 	:: else
 	fi
 }
+
+/* --- kvm_main.c: kvm_gpc_kick_vcpus() ------------------------------------ */
+
+#define is_requested()	(request || BROKEN(GUEST_NO_REQUEST))
+
+inline kick(who, variant)
+{
+	awaited = awaited | (is_requested() && in_guest_mode && !BROKEN(variant) -> who : 0);
+	hit = false
+}
+
+#define kick_is_answered(who)	((awaited & (who)) == 0)
 
 /*
  * With the increment of mn_active_invalidate_count.  The C code records first; in one
@@ -462,6 +517,7 @@ proctype set_mem_attributes()
 {
 	byte gfn;
 	bool found;
+	bool hit;
 
 	do
 	::	atomic {
@@ -489,24 +545,30 @@ proctype set_mem_attributes()
 			fi;
 			when(GFNS_RECORD_LATE, other_step(); gpcs.gfn_end = gfn + 1);
 			found = false;
-			on(gfn < pages, gfn_is_taken[gfn] = true)
+			on(gfn < pages && !hit, gfn_is_taken[gfn] = true)
 		}
-		atomic {
-			/* kvm_gpc_invalidate_gfns_end() */
-			spin_lock(mn_invalidate_lock);
-			if
-			:: gfn < pages ->
-				mem_is_private[gfn] = !mem_is_private[gfn];
-				gfn_is_taken[gfn] = false
-			:: else
-			fi;
-			gfn = 0;
-			gpcs.gfn_start = (BROKEN(GFNS_EMPTY_RANGE) -> gpcs.gfn_start : 0);
-			gpcs.gfn_end = gpcs.gfn_start;
-			spin_unlock(mn_invalidate_lock);
-			unless(GFNS_NO_WAKE, wake_up_all());
-			slots_lock = false
-		}
+		do
+		::	atomic { hit -> kick(ATTRIBUTES, GUEST_GFNS_NO_WAIT) }
+			atomic { kick_is_answered(ATTRIBUTES) -> gfn_is_taken[gfn] = true }
+		::	atomic {
+				!hit ->
+				/* kvm_gpc_invalidate_gfns_end() */
+				spin_lock(mn_invalidate_lock);
+				if
+				:: gfn < pages ->
+					mem_is_private[gfn] = !mem_is_private[gfn];
+					gfn_is_taken[gfn] = false
+				:: else
+				fi;
+				gfn = 0;
+				gpcs.gfn_start = (BROKEN(GFNS_EMPTY_RANGE) -> gpcs.gfn_start : 0);
+				gpcs.gfn_end = gpcs.gfn_start;
+				spin_unlock(mn_invalidate_lock);
+				unless(GFNS_NO_WAKE, wake_up_all());
+				slots_lock = false;
+				break
+			}
+		od
 	:: !PROGRESS -> break
 	od
 }
@@ -529,6 +591,7 @@ inline change_page_tables()
 		turn(lookup[1].pfns[1]);
 		turn(lookup[1].map.pfns[0]);
 		turn(lookup[1].map.pfns[1]);
+		turn(vmcs);
 		hva = 0
 	}
 }
@@ -539,6 +602,7 @@ proctype notifier(byte me)
 {
 	byte hva;
 	bool wake;
+	bool hit;
 	byte rounds;
 
 	do
@@ -557,21 +621,25 @@ proctype notifier(byte me)
 #if PROGRESS == START
 progress:
 #endif
-		if
+		do
+		::	atomic { hit -> kick(1 << me, GUEST_NO_WAIT) }
+			atomic { kick_is_answered(1 << me) }
 		::	atomic {
-				!(BROKEN(END_WAITS) && gpc.refresh_lock);
+				!hit && !(BROKEN(END_WAITS) && gpc.refresh_lock) ->
 				spin_lock(mn_invalidate_lock);
 				change_page_tables();
 				kvm_gpc_invalidate_end(me);
-				spin_unlock(mn_invalidate_lock)
-			}
-		::	atomic {
-				endless -> never_ends = true;
-				hva = 0;
+				spin_unlock(mn_invalidate_lock);
 				break
 			}
-		fi
-	od
+		::	atomic {
+				!hit && endless -> never_ends = true;
+				hva = 0;
+				goto ended
+			}
+		od
+	od;
+ended:	skip
 }
 
 /* kvm_gpc_close_vm() */
@@ -619,8 +687,19 @@ proctype memslot_update()
 			srcu_awaited = 0;
 			gpc.generation = (gpc.generation == CURRENT -> FLUX : gpc.generation);
 			updating = false;
-			slots_lock = false
+			slots_lock = guest;
+			/* kvm_gpc_memslots_updated() */
+			request = request || (guest && !BROKEN(GUEST_NO_MEMSLOTS));
+			if
+			:: guest && in_guest_mode && !BROKEN(GUEST_SLOTS_NO_WAIT) ->
+				awaited = awaited | MEMSLOTS
+			:: else
+			fi
 		}
+		if
+		:: guest -> atomic { kick_is_answered(MEMSLOTS) -> slots_lock = false }
+		:: !guest
+		fi
 	:: !PROGRESS || rounds == 2 -> break
 	od
 }
@@ -634,13 +713,11 @@ proctype memslot_update()
 
 #define gpc_is_current() (!gpc.gpa || gpc.generation == CURRENT)
 
-#define gpc_unlink()	gpc.nr_pages = 0
-
 inline gpc_set_page(i, hva)
 {
 	if
 	:: gpc.uhva[i] != hva ->
-		gpc.nr_pages = (BROKEN(SET_IN_TREE) -> gpc.nr_pages : 0);
+		unless(SET_IN_TREE, gpc_unlink());
 		gpc.uhva[i] = hva
 	:: else
 	fi
@@ -654,7 +731,7 @@ inline gpc_bind()
 		gpc.generation = CURRENT;
 		if
 		:: gfn_to_hva[gpc.length - 1] == KVM_HVA_ERR_BAD ->
-			gpc.nr_pages = (BROKEN(BIND_FAIL_IN_TREE) -> gpc.nr_pages : 0);
+			unless(BIND_FAIL_IN_TREE, gpc_unlink());
 			ret = EFAULT
 		:: else ->
 			gpc_set_page(0, gfn_to_hva[0]);
@@ -935,6 +1012,105 @@ proctype user_trylock(byte me)
 	users_left--
 }
 
+/* --- gpc_guest.c ------------------------------------------------------------------ */
+
+/* kvm_gpc_guest_address().  A lookup that fails makes the request again. */
+inline hand_over()
+{
+	if
+	:: khva ->
+		access();
+		vmcs = gpc.map.pfns[0];
+		gpc_read_unlock()
+	:: else ->
+		request = request || !BROKEN(GUEST_LOSES_REQUEST)
+	fi;
+	request = request && !BROKEN(GUEST_CLEARS_LATE);
+	ret = 0
+}
+
+/* nested_vmx_take_posted_interrupts(): what hardware has stays.  May fail. */
+inline read_only()
+{
+	on(khva, access(); gpc_read_unlock());
+	reads = false;
+	ret = 0
+}
+
+/*
+ * nested_vmx_has_virtual_interrupt(): about to sleep.  A vCPU that has not read the page does
+ * not know what it waits for, and so nothing wakes it.
+ */
+inline evaluate_events()
+{
+	if
+	:: khva ->
+		access();
+		gpc_read_unlock()
+	:: else ->
+		read_undo();
+		request = true;
+		!BROKEN(GUEST_SLEEPS_BLIND)
+	fi
+}
+
+#define leave_guest_mode()	in_guest_mode = false; awaited = 0
+
+proctype vcpu(byte me)
+{
+	byte ret;
+	bool khva;
+	bool mapped;
+	bool reads;
+
+	do
+	::	atomic {
+			if
+			:: request || vmcs == 0 -> request = request && BROKEN(GUEST_CLEARS_LATE)
+			:: vmcs != 0 -> reads = true
+			fi;
+			srcu_read_lock();
+			gpc_use_begin()
+		}
+		do
+		:: khva || ret != 0 -> break
+		:: else ->
+			gpc_refresh();
+			atomic { on(ret == 0, gpc_use_begin()) }
+		od;
+		atomic {
+			if
+			:: reads -> read_only()
+			:: else -> hand_over()
+			fi;
+			srcu_read_unlock()
+		}
+	::	atomic {
+			vmcs != 0 ->
+			srcu_read_lock();
+			gpc_use_begin();
+			evaluate_events();
+			srcu_read_unlock()
+		}
+	:: !request && vmcs != 0 ->
+		in_guest_mode = true;
+		if
+		:: request && !BROKEN(GUEST_NO_RECHECK) ->
+			atomic { leave_guest_mode() }
+		:: !request || BROKEN(GUEST_NO_RECHECK) ->
+			atomic {
+				access_by_hardware();
+				leave_guest_mode()
+			}
+		fi
+	:: break
+	od;
+	atomic {
+		vmcs = 0;
+		users_left--
+	}
+}
+
 /* --- pfncache.c: life -------------------------------------------------------- */
 
 /* What no process looks at any more gets one value, to save states. */
@@ -983,11 +1159,11 @@ inline kvm_gpc_deactivate()
 proctype vmm()
 {
 	do
-	:: gpc.state == KVM_GPC_INACTIVE || !PROGRESS -> gpc_activate(true, pages)
-	:: pages == 2 && !PROGRESS -> gpc_activate(true, 1)
-	:: !PROGRESS -> gpc_activate(false, 1)
-	:: atomic { !PROGRESS -> kvm_gpc_deactivate() }
-	:: gpc.state != KVM_GPC_INACTIVE || !PROGRESS -> break
+	:: gpc.state == KVM_GPC_INACTIVE || !(PROGRESS || guest) -> gpc_activate(true, pages)
+	:: pages == 2 && !(PROGRESS || guest) -> gpc_activate(true, 1)
+	:: !(PROGRESS || guest) -> gpc_activate(false, 1)
+	:: atomic { !(PROGRESS || guest) -> kvm_gpc_deactivate() }
+	:: gpc.state != KVM_GPC_INACTIVE || !(PROGRESS || guest) -> break
 	od;
 	/* The owner ensures that no refresh is under way and none begins. */
 	atomic {
@@ -1006,6 +1182,7 @@ init
 			pages = setting("PAGES", 1);
 			locks = setting("LOCKS", 1);
 			trylocks = setting("TRYLOCKS", 0);
+			guest = setting("GUEST", 0);
 			notifiers = setting("NOTIFIERS", 0);
 			endless = setting("ENDLESS", 0);
 			attributes = setting("ATTRIBUTES", 0);
@@ -1015,7 +1192,7 @@ init
 		};
 		gpc.count = GPC_WRITER;
 		gfn_to_hva[pages - 1] = pages - 1;
-		users_left = locks + trylocks;
+		users_left = locks + trylocks + guest;
 		forget();
 		if :: notifiers > 0 -> run notifier(0) :: else fi;
 		if :: notifiers > 1 -> run notifier(1) :: else fi;
@@ -1025,6 +1202,7 @@ init
 		if :: locks > 0 -> run user_lock(0) :: else fi;
 		if :: locks > 1 -> run user_lock(1) :: else fi;
 		if :: trylocks -> run user_trylock(2) :: else fi;
+		if :: guest -> run vcpu(0) :: else fi;
 		run vmm()
 	}
 end:	do
