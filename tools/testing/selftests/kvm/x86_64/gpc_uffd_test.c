@@ -58,27 +58,6 @@ static void wake(int uffd, void *page)
 		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_WAKE)", -1));
 }
 
-/* Until it has ended, or sleeps where an ordinary signal does not wake it. */
-static void await_done_or_blocked(struct gpc_task *task)
-{
-	char path[64], state = 0;
-	FILE *f;
-
-	while (!READ_ONCE(task->done) && state != 'D') {
-		usleep(1000);
-		if (!READ_ONCE(task->tid))
-			continue;
-		snprintf(path, sizeof(path), "/proc/self/task/%d/stat", task->tid);
-		f = fopen(path, "r");
-		if (!f)
-			continue;
-		/* proc_pid_stat(5): the name is in parentheses, the state behind it. */
-		if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
-			state = 0;
-		fclose(f);
-	}
-}
-
 static void *clock_on(struct kvm_vcpu *vcpu, void *mem)
 {
 	void *page = mem + (GPC_CLOCK - GPC_GPA);
@@ -525,7 +504,7 @@ static void change_memslots_while_it_waits(struct kvm_vcpu *vcpu, void *page,
 
 	gpc_task_update(&task, vcpu, uffd, page);
 	gpc_task_start(&change, set_slot, slot);
-	await_done_or_blocked(&change);
+	gpc_task_await_done_or(&change, 'D');
 	assert_others_go_on(&others);
 	gpc_drop(page);
 	gpc_uffd_supply(uffd, page);
@@ -613,7 +592,7 @@ static void wait_to_be_killed(int fd, bool change_memslots)
 	gpc_task_update(&task, vcpu, gpc_uffd_make_missing(page), page);
 	if (change_memslots) {
 		gpc_task_start(&change, set_slot, &slot);
-		await_done_or_blocked(&change);
+		gpc_task_await_done_or(&change, 'D');
 	}
 	TEST_ASSERT(write(fd, "", 1) == 1, __KVM_SYSCALL_ERROR("write()", -1));
 	for (;;)

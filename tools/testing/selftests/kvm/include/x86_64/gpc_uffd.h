@@ -68,6 +68,14 @@ static inline void gpc_uffd_supply(int uffd, void *page)
 		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_COPY)", -1));
 }
 
+static inline void gpc_uffd_supply_zeros(int uffd, void *page)
+{
+	struct uffdio_zeropage zero = { .range = { (uintptr_t)page, PAGE_SIZE } };
+
+	TEST_ASSERT(!ioctl(uffd, UFFDIO_ZEROPAGE, &zero),
+		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_ZEROPAGE)", -1));
+}
+
 /* The page is gone, and a fault of it the handler's to serve. */
 static inline int gpc_uffd_make_missing(void *page)
 {
@@ -122,6 +130,30 @@ static inline bool gpc_task_ends(struct gpc_task *task)
 	clock_gettime(CLOCK_REALTIME, &limit);
 	limit.tv_sec += 5;
 	return !pthread_timedjoin_np(task->thread, NULL, &limit);
+}
+
+/*
+ * Until the task has ended, or sleeps: 'S' where a signal wakes it, 'D' where an ordinary one
+ * does not.
+ */
+static inline void gpc_task_await_done_or(struct gpc_task *task, char sleep)
+{
+	char path[64], state = 0;
+	FILE *f;
+
+	while (!READ_ONCE(task->done) && state != sleep) {
+		usleep(1000);
+		if (!READ_ONCE(task->tid))
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/task/%d/stat", task->tid);
+		f = fopen(path, "r");
+		if (!f)
+			continue;
+		/* proc_pid_stat(5): the name is in parentheses, the state behind it. */
+		if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+			state = 0;
+		fclose(f);
+	}
 }
 
 /* False if the task waits for a page of @uffd instead. */
