@@ -324,7 +324,7 @@ boot_bochs()
 		"$(cmdline "$platform" "${5-}")" >"$iso/boot/grub/grub.cfg"
 	grub-mkrescue -o "$dir/iso.img" "$iso" >"$dir/emulator" 2>&1
 	rm -rf "$iso"
-	sed "s|@DIR@|$dir|g" "$TOP/lab/bochsrc" >"$dir/bochsrc"
+	sed "s|@DIR@|$dir|g; s|@CPUS@|${CPUS:-1}|" "$TOP/lab/bochsrc" >"$dir/bochsrc"
 	printf 'c\nq\n' >"$dir/debugger"
 	TERM=xterm exec bochs -q -f "$dir/bochsrc" -rc "$dir/debugger" \
 		</dev/null >>"$dir/emulator" 2>&1
