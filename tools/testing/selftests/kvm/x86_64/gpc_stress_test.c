@@ -134,6 +134,12 @@ static void run_round(int i)
 			continue;
 		}
 
+		/*
+		 * QEMU's SVM does this once in some 50,000 changes of memslots: #PF in the
+		 * guest in place of a nested page fault.
+		 */
+		TEST_ASSERT(vcpu->run->exit_reason != KVM_EXIT_SHUTDOWN,
+			    "vCPU %d: triple fault", i);
 		gpc_assert_synced(vcpu);
 		return;
 	}
