@@ -57,8 +57,8 @@ CONFIGURATIONS=(
 	all         safety  "NOTIFIERS=1 ATTRIBUTES=1 UPDATES=1" "attributes, memslots, page tables"
 	release     safety  "NOTIFIERS=2 RELEASES=1 ENDLESS=1"  "the VM closes"
 	guest       safety  "GUEST=1 LOCKS=0 NOTIFIERS=2"       "guest use, two notifiers"
-	guest-slots safety  "GUEST=1 LOCKS=0 NOTIFIERS=1 UPDATES=1" "guest use, memslots, page tables"
-	guest-gfns  safety  "GUEST=1 LOCKS=0 ATTRIBUTES=1 UPDATES=1" "guest use, attributes, memslots"
+	guest-slots safety  "GUEST=1 LOCKS=0 NOTIFIERS=1 UPDATES=1" "guest use, memslots, tables"
+	guest-gfns  safety  "GUEST=1 LOCKS=0 ATTRIBUTES=1 UPDATES=1" "guest use, attributes, slots"
 	use         use     "NOTIFIERS=2 ATTRIBUTES=1"          "page tables, attributes"
 	use-slots   use     "UPDATES=1"                         "memslots"
 	start       start   "NOTIFIERS=1 TRYLOCKS=1"            "two users"
@@ -174,17 +174,17 @@ VARIANTS=(
 	DEACTIVATE_NO_WAKE     stuck     endless      "has nothing to wait for any more"
 
 	# gpc_guest.c
-	GUEST_NO_REQUEST       orphan    guest        "keeps the vCPU out until it has looked the page"
+	GUEST_NO_REQUEST       orphan    guest        "keeps the vCPU out until it has looked"
 	GUEST_REQUEST_FIRST    orphan    guest        "closes the cache and then makes the request"
 	GUEST_SKIPS_CLOSED     orphan    guest        "Also if it was closed"
-	GUEST_NO_WAIT          orphan    guest        "an invalidation waits until the vCPU has left"
+	GUEST_NO_WAIT          orphan    guest        "an invalidation waits until the vCPU has"
 	GUEST_NO_RECHECK       orphan    guest        "sets its mode, and then reads its requests"
 	GUEST_CLEARS_LATE      orphan    guest        "clear the request of an invalidation before"
-	GUEST_LOSES_REQUEST    orphan    guest        "with this function before it enters guest mode"
+	GUEST_LOSES_REQUEST    orphan    guest        "with this function before it enters guest"
 	GUEST_NO_MEMSLOTS      moved     guest-slots  "ends with a request to all vCPUs"
-	GUEST_SLOTS_NO_WAIT    moved     guest-slots  "and waits until they have left guest mode"
+	GUEST_SLOTS_NO_WAIT    moved     guest-slots  "and waits until they have left guest"
 	GUEST_GFNS_NO_WAIT     taken     guest-gfns   "with no lock held"
-	GUEST_UNLINK_SILENT    orphan    guest-slots  "a lookup that takes the cache out of the tree"
+	GUEST_UNLINK_SILENT    orphan    guest-slots  "a lookup that takes the cache out of the"
 	GUEST_SLEEPS_BLIND     stuck     guest        "and neither sleeps nor wakes the guest"
 )
 
