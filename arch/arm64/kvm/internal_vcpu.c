@@ -13,6 +13,8 @@
 #include <asm/kvm_mmu.h>
 #include <asm/kvm_ras.h>
 
+#include "trace.h"
+
 /**
  * kvm_internal_vcpu_create - create a vCPU
  * @kvm:	internal VM
@@ -250,7 +252,7 @@ static int internal_exit(struct kvm_vcpu *vcpu, int exception, struct kvm_intern
  * - Suspend: tasks are to freeze first.  A kthread that cannot is not run any more when
  *   kvm_suspend() turns EL2 off.
  */
-bool kvm_internal_work_pending(void)
+static bool internal_work_pending(void)
 {
 	return need_resched() || fatal_signal_pending(current) || freezing(current);
 }
@@ -269,6 +271,65 @@ static int internal_work(struct kvm_vcpu *vcpu, struct kvm_internal_exit *exit)
 		schedule();
 
 	return check_vcpu_requests(vcpu) > 0 ? 1 : -EIO;
+}
+
+/*
+ * Enter the guest once, as KVM_RUN does, without interrupt controller and PMU.  Returns
+ * false if something has to be done before.
+ */
+static bool internal_enter(struct kvm_vcpu *vcpu, int *exception)
+{
+	preempt_disable();
+	local_irq_disable();
+	kvm_pmu_update_vcpu_events(vcpu);
+
+	/* Before the requests are read, see vcpu-requests.rst. */
+	smp_store_mb(vcpu->mode, IN_GUEST_MODE);
+
+	if (kvm_timer_should_notify_user(vcpu) || kvm_request_pending(vcpu) ||
+	    internal_work_pending()) {
+		kvm_timer_sync_user(vcpu);
+		/* No IPI is needed any more. */
+		smp_store_release(&vcpu->mode, OUTSIDE_GUEST_MODE);
+		local_irq_enable();
+		preempt_enable();
+		return false;
+	}
+
+	kvm_arm_setup_debug(vcpu);
+	kvm_arch_vcpu_ctxflush_fp(vcpu);
+
+	trace_kvm_entry(*vcpu_pc(vcpu));
+	guest_timing_enter_irqoff();
+	*exception = kvm_arm_vcpu_enter_exit(vcpu);
+	vcpu->stat.exits++;
+
+	kvm_arm_clear_debug(vcpu);
+	/* With interrupts still off: the guest's timer must not race with this. */
+	kvm_timer_sync_user(vcpu);
+	kvm_arch_vcpu_ctxsync_fp(vcpu);
+	/* What the guest did comes first, see vcpu-requests.rst. */
+	smp_store_release(&vcpu->mode, OUTSIDE_GUEST_MODE);
+
+	/* The interrupt that has ended the guest belongs to the guest's time. */
+	if (ARM_EXCEPTION_CODE(*exception) == ARM_EXCEPTION_IRQ) {
+		local_irq_enable();
+		isb();
+		local_irq_disable();
+	}
+
+	guest_timing_exit_irqoff();
+	local_irq_enable();
+	trace_kvm_exit(*exception, kvm_vcpu_trap_get_class(vcpu), *vcpu_pc(vcpu));
+	handle_exit_early(vcpu, *exception);
+	preempt_enable();
+
+	/* Where CPUs differ in AArch32, the guest may have gone there all the same. */
+	if (unlikely(vcpu_mode_is_32bit(vcpu)) && !kvm_supports_32bit_el0()) {
+		vcpu_clear_flag(vcpu, VCPU_INITIALIZED);
+		*exception = ARM_EXCEPTION_IL;
+	}
+	return true;
 }
 
 struct internal_timer {
@@ -294,7 +355,7 @@ static int internal_run(struct kvm_vcpu *vcpu, struct kvm_internal_exit *exit)
 		if (ret <= 0)
 			break;
 
-		if (kvm_arm_vcpu_enter(vcpu, &ret)) {
+		if (internal_enter(vcpu, &ret)) {
 			ret = internal_exit(vcpu, ret, exit);
 		} else {
 			/* The guest's timer interrupts nobody: acknowledge its level. */
