@@ -110,6 +110,25 @@ static void answer_mmio(struct kvm_run *run)
 	memset(run->mmio.data, 0, sizeof(run->mmio.data));
 }
 
+/*
+ * QEMU's SVM with two CPUs, seen with 7.2 and 10.0: now and then a guest's first access
+ * after its nested page tables have been dropped raises #PF in the guest, where a nested
+ * page fault is due.  The vCPU is gone then, and the case with it.  A triple fault on
+ * anything else, or of a guest whose page tables are damaged, is a failure.
+ */
+static void end_of_triple_fault(int vcpu)
+{
+	uint32_t eax, signature[3];
+
+	__cpuid(0x40000000, 0, &eax, &signature[0], &signature[1], &signature[2]);
+	TEST_ASSERT(host_cpu_is_amd && !memcmp(signature, "TCGTCGTCGTCG", 12),
+		    "vCPU %d: triple fault", vcpu);
+	(void)addr_gva2gpa(vmm.vm, (uintptr_t)stress_guest);
+	(void)addr_gva2gpa(vmm.vm, (uintptr_t)&stress);
+
+	ksft_exit_skip("QEMU's SVM: #PF in place of a nested page fault\n");
+}
+
 /* One round of the guest's. */
 static void run_round(int i)
 {
@@ -134,12 +153,8 @@ static void run_round(int i)
 			continue;
 		}
 
-		/*
-		 * QEMU's SVM does this once in some 50,000 changes of memslots: #PF in the
-		 * guest in place of a nested page fault.
-		 */
-		TEST_ASSERT(vcpu->run->exit_reason != KVM_EXIT_SHUTDOWN,
-			    "vCPU %d: triple fault", i);
+		if (vcpu->run->exit_reason == KVM_EXIT_SHUTDOWN)
+			end_of_triple_fault(i);
 		gpc_assert_synced(vcpu);
 		return;
 	}
