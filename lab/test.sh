@@ -196,8 +196,8 @@ show_failure()
 	echo "the console's end ($dir/console):"
 	tail -n 20 "$dir/console" | sed 's/^/  | /'
 	[[ ! -s $dir/emulator ]] || { echo "the emulator said:"; tail -n 5 "$dir/emulator" | tr -d '\033' | sed 's/^/  | /'; }
-	echo "what failed on $1 ($dir/ktap):"
-	awk -F'\t' '$3 == "fail" { print "  " $2 ": " $4 }' "$dir/results"
+	awk -F'\t' -v head="what failed on $1 ($dir/ktap):" '
+		$3 == "fail" { if (!n++) print head; print "  " $2 ": " $4 }' "$dir/results"
 }
 
 # stream FILE PID: the KTAP lines of FILE as they come, and what a failed assertion says,
