@@ -37,7 +37,8 @@ debian_obstacle()
 	unshare --mount --pid --fork true 2>/dev/null || { echo "no right to mount"; return; }
 	have_package mmdebstrap || apt_update >/dev/null 2>&1 || :
 	have_package mmdebstrap || installed mmdebstrap || { echo "apt has no mmdebstrap"; return; }
-	[[ -n $(debian_sources x) ]] || echo "apt has no source of this Debian release"
+	[[ -n $(debian_sources x) ]] || { echo "apt has no source of this Debian release"; return; }
+	lacks_space "$BUILD" 6
 }
 
 # debian_root ROOT SUITE CACHE
@@ -90,7 +91,6 @@ verb_test_debian()
 	[[ -z $(git -C "$TOP" status --porcelain) ]] || note "what is not committed is not tested"
 	# shellcheck disable=SC2153 # of lib.sh
 	cache=$CACHE/debian/$suite dir=$BUILD/debian/$suite
-	need_space "$BUILD" 10
 	rm -rf "$dir"
 	mkdir -p "$dir"/{logs,results}
 	temp root "$dir/root"

@@ -95,15 +95,23 @@ with_lock()
 	"$@"
 }
 
-# need_space DIR GIB
-need_space()
+# lacks_space DIR GIB: what is wrong and how to mend it, or nothing
+lacks_space()
 {
 	local have
 
 	mkdir -p "$1"
 	have=$(df -Pk "$1" | awk 'NR == 2 { print int($4 / 1048576) }')
 	[[ $have -ge $2 ]] ||
-		die "$1 has $have GiB free, $2 are needed; make room, or set XDG_CACHE_HOME"
+		echo "$1 has $have GiB free, $2 are needed; make room, or set XDG_CACHE_HOME"
+}
+
+need_space()
+{
+	local why
+
+	why=$(lacks_space "$@")
+	[[ -z $why ]] || die "$why"
 }
 
 # of_this_base: of a list on standard input, the lines of all bases and of BASE. Behind

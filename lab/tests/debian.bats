@@ -9,6 +9,7 @@ setup()
 	lab_setup
 	own_lab
 	fake mmdebstrap 'exit 0'
+	room 10
 	fake unshare '[[ ${*: -1} != true ]] || exit 0; shift 4; exec "$@"'
 	fake apt-cache 'echo " mmdebstrap | 1.3 | http://deb.debian.org/debian bookworm/main amd64 Packages"'
 	fake apt-get '[[ $1 = indextargets ]] || exit 99
@@ -24,6 +25,12 @@ setup()
 	# What the verb does in the root.
 	printf '#!/bin/bash\n. %q\n' "$TMP/says" >"$TOP/lab/debian.root.sh"
 	echo 'echo "3 passed, 0 failed, 1 skipped"' >"$TMP/says"
+}
+
+# room GIB: what is free where the lab builds
+room()
+{
+	fake df "printf 'Filesystem 1024-blocks Used Available\nx 0 0 $(($1 << 20))\n'"
 }
 
 go()
@@ -91,6 +98,14 @@ deb http://deb.debian.org/debian/ trixie-updates main"
 	good
 	has "SKIPPED: mmdebstrap fails"
 	has "no key"
+}
+
+@test "debian: without room for a root it is a skip, loudly" {
+	room 5
+	go verb_test_debian
+	good
+	has "SKIPPED: $BUILD has 5 GiB free, 6 are needed; make room"
+	is "${lines[-1]}" "0 passed, 0 failed, 1 skipped"
 }
 
 @test "debian: interrupted while the root is made, it ends at once, and the root goes" {
