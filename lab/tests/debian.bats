@@ -23,7 +23,7 @@ setup()
 	debian_root() { mkdir -p "$1/root/kvm-gpc"; }
 	'
 	# What the verb does in the root.
-	printf '#!/bin/bash\n. %q\n' "$TMP/says" >"$TOP/lab/debian.root.sh"
+	printf '#!/bin/bash\n. %q\n' "$TMP/says" >"$TOP/lab/run/debian.root.sh"
 	echo 'echo "3 passed, 0 failed, 1 skipped"' >"$TMP/says"
 }
 

@@ -11,7 +11,7 @@ setup()
 	# What the package's script says of headers that are installed, under the test's folder.
 	mkdir -p "$TMP/doc/linux-headers-$REL" "$TMP/lib/$REL/source/include" "$TMP/src"
 	sed "s|@BASE@|6.12.117-1~deb12u1|; s|@VERSION@|1|g; s|/usr/share/doc|$TMP/doc|
-		s|/lib/modules|$TMP/lib|; s|/usr/src/kvm-gpc-1|$TMP/src|; s|/etc/dkms|$TMP/etc|" "$LAB/dkms/fits" >"$TMP/fits"
+		s|/lib/modules|$TMP/lib|; s|/usr/src/kvm-gpc-1|$TMP/src|; s|/etc/dkms|$TMP/etc|" "$LAB/load/dkms/fits" >"$TMP/fits"
 	chmod +x "$TMP/fits"
 	echo header >"$TMP/lib/$REL/source/include/kvm_host.h"
 	(cd "$TMP/lib/$REL/source" && sha256sum include/kvm_host.h) >"$TMP/src/headers.sha256"

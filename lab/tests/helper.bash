@@ -35,7 +35,7 @@ own_lab()
 {
 	rm "$TOP/lab"
 	mkdir "$TOP/lab"
-	find "$LAB" -maxdepth 1 -type f -exec cp -t "$TOP/lab" {} +
+	tar -C "$LAB" --exclude=./tests -c . | tar -C "$TOP/lab" -x
 }
 
 places()
@@ -85,7 +85,8 @@ fake_apt()
 lab()
 {
 	bash -c 'set -euo pipefail
-		for part in $(sed -n "s/^for part in \(.*\); do\$/\1/p" "$0/lab/lab"); do
+		eval "$(sed -n "/^PARTS=/,/\"\$/p" "$0/lab/lab")"
+		for part in $PARTS; do
 			. "$0/lab/$part.sh"
 		done
 		code=$1

@@ -194,7 +194,7 @@ variants()
 		ln -sf "$(type -P "$t")" "$BIN/$t"
 	done
 	# As another user, where the test runs as root: EUID is read-only.
-	sed 's/\$EUID/1000/g' "$LAB/deps.sh" >"$TMP/deps.sh"
+	sed 's/\$EUID/1000/g' "$LAB/lib/deps.sh" >"$TMP/deps.sh"
 	PATH=$BIN run lab '. "$1"; need svm' "$TMP/deps.sh"
 	bad "apt-get install qemu-system-x86"
 	has_not "the test ran"

@@ -158,15 +158,15 @@ unload_()
 	bad kvmgt
 }
 
-@test "load: a guest that takes lab/load.sh, and nothing else of the lab, knows what is loaded" {
+@test "load: a guest that takes lab/load/load.sh, and nothing else of the lab, knows what is loaded" {
 	fake objcopy true
 	mkdir -p "$TMP/sys/module/m/notes"
 	echo id | tee "$TMP/sys/module/m/notes/.note.gnu.build-id" | xz >"$TMP/m.ko.xz"
-	run bash -c '. "$0/lab/load.sh"; is_loaded "$1"' "$TOP" "$TMP/m.ko.xz"
+	run bash -c '. "$0/lab/load/load.sh"; is_loaded "$1"' "$TOP" "$TMP/m.ko.xz"
 	is "$output" ''
 	is "$status" 0
 	echo another | xz >"$TMP/m.ko.xz"
-	run bash -c '. "$0/lab/load.sh"; is_loaded "$1"' "$TOP" "$TMP/m.ko.xz"
+	run bash -c '. "$0/lab/load/load.sh"; is_loaded "$1"' "$TOP" "$TMP/m.ko.xz"
 	is "$status" 1
 }
 

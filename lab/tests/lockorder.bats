@@ -35,7 +35,7 @@ chains()
 # compare ARCH...: locks.rst with saw.ARCH
 compare()
 {
-	run "$LAB/lockorder.sh" locks.rst "${@/#/saw.}"
+	run "$LAB/check/lockorder.sh" locks.rst "${@/#/saw.}"
 }
 
 @test "lockorder: an order that agrees" {

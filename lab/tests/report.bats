@@ -140,7 +140,7 @@ compare()
 	: >"$TOP/tools/testing/selftests/kvm/x86_64/gpc_own_test.c"
 	printf 'kvm:%s\n' a_test gpc_own_test slow x.sh >"$BUILD/selftests.x86_64/install/kselftest-list.txt"
 	printf 'kvm:%s\n' slow arm >"$BUILD/selftests.arm64/install/kselftest-list.txt"
-	printf '# comment\nslow\t\t-i 1 -b 2M\n!tcg/vhe arm why not\n?vhe arm why\n' >"$TOP/lab/upstream.list"
+	printf '# comment\nslow\t\t-i 1 -b 2M\n!tcg/vhe arm why not\n?vhe arm why\n' >"$TOP/lab/known/upstream.list"
 	run lab 'upstream_list x86_64 arm64 | grep -v "^#"; upstream_list arm64 >"$BUILD/list"; TESTS_LIST=$BUILD/list skips_on vhe'
 	is "$output" "$(printf '!tcg/vhe arm why not\na_test svm,vmx \nslow svm,vmx,vhe,nvhe -i 1 -b 2M\narm vhe,nvhe \narm why not')"
 }

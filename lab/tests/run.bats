@@ -8,7 +8,7 @@ setup()
 {
 	lab_setup
 	own_lab
-	cat >"$TOP/lab/tests.list" <<-'END'
+	cat >"$TOP/lab/run/tests.list" <<-'END'
 	# A list of the tests' own.
 	gpc_clock_test    svm,vmx
 	gpc_hva_test      svm,vmx    -i 2 -I 10
@@ -204,7 +204,7 @@ steal_time psci_test hypercalls page_fault_test gpc_bench internal_vm_bench"
 }
 
 @test "run: a test that Bochs cannot run is a skip there, with the reason" {
-	echo '!bochs/vmx kvm_pv_test Bochs hangs' >>"$TOP/lab/tests.list"
+	echo '!bochs/vmx kvm_pv_test Bochs hangs' >>"$TOP/lab/run/tests.list"
 	PLATFORM=vmx TESTS='steal_time kvm_pv_test' go verb_test
 	good
 	is "$(boots)" "vmx: steal_time"
@@ -213,7 +213,7 @@ steal_time psci_test hypercalls page_fault_test gpc_bench internal_vm_bench"
 }
 
 @test "run: a test that a kernel cannot run is a skip there, with the reason" {
-	echo '!debug/svm kvm_pv_test takes hours' >>"$TOP/lab/tests.list"
+	echo '!debug/svm kvm_pv_test takes hours' >>"$TOP/lab/run/tests.list"
 	VARIANT=debug PLATFORM=svm TESTS='steal_time kvm_pv_test' go verb_run
 	good
 	is "$(boots)" "svm: steal_time"
@@ -225,13 +225,13 @@ steal_time psci_test hypercalls page_fault_test gpc_bench internal_vm_bench"
 }
 
 @test "run: a test that Bochs cannot run is nothing where TESTS do not ask for it" {
-	echo '!bochs/vmx kvm_pv_test Bochs hangs' >>"$TOP/lab/tests.list"
+	echo '!bochs/vmx kvm_pv_test Bochs hangs' >>"$TOP/lab/run/tests.list"
 	PLATFORM=vmx TESTS=steal_time go verb_test
 	closing "1 passed, 0 failed, 0 skipped"
 }
 
 @test "run: the list that there is names back ends, and each test once" {
-	is "$(sed 's/#.*//; /^!/d; /^[[:space:]]*$/d' "$LAB/tests.list" |
+	is "$(sed 's/#.*//; /^!/d; /^[[:space:]]*$/d' "$LAB/run/tests.list" |
 		awk '$2 !~ /^(svm|vmx|vhe|nvhe|n1)(,(svm|vmx|vhe|nvhe|n1))*$/ || seen[$1]++')" ""
 }
 

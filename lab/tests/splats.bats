@@ -250,6 +250,6 @@ allowed_block()
 }
 
 @test "splats: the list that there is names a platform, a tab, a splat" {
-	run lab 'grep -vE "^(#|$)" "$TOP/lab/splats.allow" | grep -vE "^(svm|vmx|vhe|nvhe)	($SPLAT)" || :'
+	run lab 'grep -vE "^(#|$)" "$TOP/lab/known/splats.allow" | grep -vE "^(svm|vmx|vhe|nvhe)	($SPLAT)" || :'
 	is "$output" ""
 }

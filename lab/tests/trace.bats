@@ -50,10 +50,10 @@ setup()
 	END
 }
 
-# trace FUNCTION ARGUMENT...: one of lab/trace.guest.sh
+# trace FUNCTION ARGUMENT...: one of lab/guest/trace.sh
 trace()
 {
-	LAB=$LAB T=$TMP run bash -c '. "$LAB/trace.guest.sh"; "$@"' trace "$@"
+	LAB=$LAB T=$TMP run bash -c '. "$LAB/guest/trace.sh"; "$@"' trace "$@"
 	good
 }
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
-# For lab/root.sh's guest. `load`: make load and make unload as a user types them, but with
+# For lab/rig/rig.sh's guest. `load`: make load and make unload as a user types them, but with
 # what make test-load has built, since it takes minutes in here to see that nothing is to be
 # done. `dkms`: the package, as dkmstest.sh has
 # installed it.
 set -uo pipefail
 # shellcheck source=/dev/null
-. "$LAB/tap.sh"
+. "$LAB/guest/tap.sh"
 # shellcheck source=/dev/null
-. "$LAB/load.sh"
+. "$LAB/load/load.sh"
 UPDATES=/lib/modules/$KREL/updates/dkms
 DEBIANS=$STOCK/lib/modules/$KREL/kernel/arch/x86/kvm
 TOP=${LAB%/*}

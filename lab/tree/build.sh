@@ -3,13 +3,22 @@
 # What is compiled: the three modules against the stock headers, whole kernels
 # from tinyconfig plus configs/, the selftests. Each in a folder under build/.
 
+PLATFORMS_ALL="svm vmx vhe nvhe n1"
+MACHINES=$TOP/lab/machines
+
+# of_machine PLATFORM NAME: what its file in lab/machines says of it
+of_machine()
+(
+	# shellcheck source=/dev/null
+	. "$MACHINES/$1"
+	echo "${!2-}"
+)
+
 platform_arch()
 {
-	case $1 in
-	svm|vmx)  echo x86_64 ;;
-	vhe|nvhe|n1) echo arm64 ;;
-	*) die "unknown PLATFORM=$1; it is one of: svm vmx vhe nvhe n1" ;;
-	esac
+	[[ " $PLATFORMS_ALL " = *" $1 "* ]] ||
+		die "unknown PLATFORM=$1; it is one of: $PLATFORMS_ALL"
+	of_machine "$1" ARCH
 }
 
 # variant_of PLATFORM: the kernel variant to boot there, as its folder's name
@@ -285,7 +294,7 @@ base_tree_make()
 
 # --- selftests ------------------------------------------------------------
 
-SELFTESTS_ALL=	# or 1: not those of lab/tests.list only, but all there are
+SELFTESTS_ALL=	# or 1: not those of lab/run/tests.list only, but all there are
 
 # selftests ARCH: kselftest's install of TARGETS=kvm in build/selftests.ARCH
 selftests()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2016
 # make dkms: a Debian package of the modules' sources. What stands in it besides them is
-# in lab/dkms/.
+# in lab/load/dkms/.
 
 # The base's version and the date of the last commit: the same files, the same package.
 dkms_version()
@@ -44,17 +44,17 @@ dkms_pack()
 	sed -i "/^MODULE_LICENSE(/a MODULE_VERSION(\"$(dkms_version)\");" \
 		"$src"/{virt/kvm/kvm_main.c,arch/x86/kvm/svm/svm.c,arch/x86/kvm/vmx/vmx.c}
 	dkms_makefile >"$src/Makefile"
-	dkms_fill "$TOP/lab/dkms/dkms.conf" >"$src/dkms.conf"
-	dkms_fill "$TOP/lab/dkms/fits" >"$src/fits"
+	dkms_fill "$TOP/lab/load/dkms/dkms.conf" >"$src/dkms.conf"
+	dkms_fill "$TOP/lab/load/dkms/fits" >"$src/fits"
 	# The base's headers that the series changes.
 	for f in $(changed_headers); do
 		git -C "$TREE" cat-file -e "base:$f" 2>/dev/null || continue
 		git -C "$TREE" show "base:$f" | sha256sum | sed "s|-\$|$f|"
 	done >"$src/headers.sha256"
 	mkdir -p "$t/usr/share/doc/kvm-gpc-dkms"
-	dkms_fill "$TOP/lab/dkms/copyright" >"$t/usr/share/doc/kvm-gpc-dkms/copyright"
+	dkms_fill "$TOP/lab/load/dkms/copyright" >"$t/usr/share/doc/kvm-gpc-dkms/copyright"
 	for f in control postinst prerm; do
-		dkms_fill "$TOP/lab/dkms/$f" >"$t/DEBIAN/$f"
+		dkms_fill "$TOP/lab/load/dkms/$f" >"$t/DEBIAN/$f"
 	done
 	find "$t" -type d -exec chmod 755 {} + -o -type f -exec chmod 644 {} +
 	chmod 755 "$src/fits" "$t/DEBIAN/"{postinst,prerm}

@@ -82,10 +82,11 @@ check_kernel_doc()
 
 check_shell()
 {
-	shellcheck -x "$TOP"/lab/lab "$TOP"/lab/*.sh "$TOP"/lab/demo/host "$TOP"/.ci/run
-	shellcheck -s sh -e SC1091 "$TOP"/lab/init "$TOP"/lab/root.init "$TOP"/lab/demo/init
+	shellcheck -x "$TOP"/lab/lab "$TOP"/lab/*/*.sh "$TOP"/lab/machines/{svm,vmx,vhe,nvhe,n1} \
+		"$TOP"/lab/demo/host "$TOP"/.ci/run
+	shellcheck -s sh -e SC1091 "$TOP"/lab/guest/init "$TOP"/lab/rig/init "$TOP"/lab/demo/init
 	shellcheck "$TOP"/tools/kvm/gpc/*.sh
-	shellcheck "$TOP"/lab/dkms/{fits,postinst,prerm}
+	shellcheck "$TOP"/lab/load/dkms/{fits,postinst,prerm}
 	shellcheck "$TOP"/lab/tests/*.bats "$TOP"/lab/tests/*.bash
 }
 
@@ -281,7 +282,7 @@ check_lockorder()
 {
 	if [[ -s $BUILD/lockdep/debug.x86_64 ]]; then
 		check "locking.rst and what lockdep saw" \
-			"$TOP/lab/lockorder.sh" "$TREE/Documentation/virt/kvm/locking.rst" "$BUILD"/lockdep/*
+			"$TOP/lab/check/lockorder.sh" "$TREE/Documentation/virt/kvm/locking.rst" "$BUILD"/lockdep/*
 	else
 		note "locking.rst and what lockdep saw: not compared, there has been no 'make test-debug' on svm"
 	fi

@@ -2,8 +2,7 @@
 # shellcheck shell=bash
 # make run, make test, make test-VARIANT, make base-test.
 
-PLATFORMS_ALL="svm vmx vhe nvhe n1"
-TESTS_LIST=$TOP/lab/tests.list
+TESTS_LIST=$TOP/lab/run/tests.list
 RESULTS=$BUILD/results
 
 # tests_list: the list of tests, without comments and those of other bases
@@ -77,7 +76,7 @@ check_input()
 	done
 	for t in ${TESTS-}; do
 		grep -qxF "$t" <<<"$(tests_list | awk '{ print $1 }')" ||
-			die "TESTS: there is no $t in lab/tests.list"
+			die "TESTS: there is no $t in lab/run/tests.list"
 	done
 	[[ -n $(platforms) ]] || die "none of TESTS=$TESTS runs on ${PLATFORM:-any back end}"
 }
@@ -88,7 +87,7 @@ job()
 	local platform=$1 timeout=$2 t args
 	shift 2
 
-	echo "OUT=$(results_channel "$platform")"
+	echo "OUT=$(of_machine "$platform" CHANNEL)"
 	echo "TIMEOUT=$timeout"
 	echo "TESTS='$*'"
 	for t; do
@@ -403,7 +402,7 @@ base_results()
 {
 	local key
 
-	key=$({ echo "$BASE_VERSION ${VARIANT-}"; cat "$TOP/lab/tests.list" "$TOP/lab/init"
+	key=$({ echo "$BASE_VERSION ${VARIANT-}"; cat "$TOP/lab/run/tests.list" "$TOP/lab/guest/init"
 		cat "$TOP"/tools/testing/selftests/kvm/*/gpc* 2>/dev/null || :; } | digest)
 	echo "$CACHE/base-results/$BASE_VERSION-$key"
 }

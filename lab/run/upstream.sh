@@ -5,9 +5,9 @@
 
 UPSTREAM=$BUILD/upstream
 
-# upstream_list ARCH...: in the form of lab/tests.list: the base's tests as kselftest
+# upstream_list ARCH...: in the form of lab/run/tests.list: the base's tests as kselftest
 # has them installed (but for the one that is a script and changes module parameters),
-# where each runs, and lab/upstream.list's short forms
+# where each runs, and lab/known/upstream.list's short forms
 upstream_list()
 {
 	local arch platforms
@@ -23,7 +23,7 @@ upstream_list()
 		!($1 in on) { order[++k] = $1; on[$1] = $2; next }
 		{ on[$1] = on[$1] "," $2 }
 		END { for (i = 1; i <= k; i++) print order[i], on[order[i]], args[order[i]] }
-		' "$TOP/lab/upstream.list" -
+		' "$TOP/lab/known/upstream.list" -
 }
 
 # upstream_own: the tests that the series adds
@@ -108,7 +108,7 @@ verb_upstream()
 		all_platforms "$whose"
 		gather "$whose" >"$UPSTREAM/$whose/all"
 	done
-	upstream_table "$UPSTREAM/base/all" "$UPSTREAM/ours/all" "$TOP/lab/upstream.list" >"$UPSTREAM/table.txt" || {
+	upstream_table "$UPSTREAM/base/all" "$UPSTREAM/ours/all" "$TOP/lab/known/upstream.list" >"$UPSTREAM/table.txt" || {
 		cat "$UPSTREAM/table.txt"
 		die "make test-upstream: see above; consoles and logs are in $UPSTREAM"
 	}

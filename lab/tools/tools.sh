@@ -14,7 +14,7 @@ verb_test_tools()
 	for whose in ours base; do
 		note "boot svm, kernel stock, KVM of ${whose/ours/the series}"
 		root_run "${BOOT_LIMIT:-300}" "$BUILD/root/tools.$whose" "" \
-			bash "$TOP/lab/tools.guest.sh" "$selftest" \
+			bash "$TOP/lab/tools/guest.sh" "$selftest" \
 			"$([[ $whose = base ]] || modules_dir stock)" || rc=1
 	done
 	[[ $rc -eq 0 ]] || die "a tool's output is wrong; what they said is in $BUILD/root/tools.*"

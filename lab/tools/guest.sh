@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
-# The bpftrace tools, tested: lab/tools.guest.sh SELFTEST [MODULES], in lab/root.sh's
+# The bpftrace tools, tested: lab/tools/guest.sh SELFTEST [MODULES], in lab/rig/rig.sh's
 # guest. With Debian's modules it is the tools named -kp that run. All three run at once,
 # beside a selftest whose every case is a process and a VM, and must agree.
 set -euo pipefail
-# shellcheck source=lab/root.guest.sh
-. "$LAB/root.guest.sh"
-# shellcheck source=lab/trace.guest.sh
-. "$LAB/trace.guest.sh"
+# shellcheck source=lab/rig/guest.sh
+. "$LAB/rig/guest.sh"
+# shellcheck source=lab/guest/trace.sh
+. "$LAB/guest/trace.sh"
 
 SELFTEST=$1 MODULES=${2-}
 KP=$([[ -n $MODULES ]] && echo 0 || echo 3)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# In lab/root.sh's guest: run the bpftrace tools, read what they said, check it.
+# In lab/rig/rig.sh's guest: run the bpftrace tools, read what they said, check it.
 # T is a folder for what they say: T/stacks.tool, T/latency.tool, T/watch.tool.
 
-# shellcheck source=lab/tap.sh
-. "$LAB/tap.sh"
+# shellcheck source=lab/guest/tap.sh
+. "$LAB/guest/tap.sh"
 TOOLS=${LAB%/lab}/tools/kvm/gpc
 declare -A TOOL
 

@@ -18,14 +18,14 @@ dkms_headers()
 dkms_test()
 {
 	# shellcheck disable=SC2046
-	as_root unshare -m "$TOP/lab/dkmstest.sh" "$LOADTEST" "$BUILD"/kvm-gpc-dkms_*.deb \
+	as_root unshare -m "$TOP/lab/load/dkmstest.sh" "$LOADTEST" "$BUILD"/kvm-gpc-dkms_*.deb \
 		"$KREL" "$STOCK" $(dkms_headers)
 }
 
 # loadtest_boot WHAT: the guest's own words are KTAP
 loadtest_boot()
 {
-	root_run 1800 "$BUILD/results/load/$1" "" "$TOP/lab/loadtest.guest.sh" "$1"
+	root_run 1800 "$BUILD/results/load/$1" "" "$TOP/lab/load/guest.sh" "$1"
 }
 
 # A machine with Secure Boot on, whose firmware trusts the key of a test of Debian's, public

@@ -7,7 +7,7 @@
 # DIR/installed.tar, and with it the guest becomes the machine on which it was installed.
 set -uo pipefail
 # shellcheck source=/dev/null
-. "${BASH_SOURCE%/*}/tap.sh"
+. "${BASH_SOURCE%/*}/../guest/tap.sh"
 dir=$1 deb=$2 KREL=$3 STOCK=$4
 shift 4
 headers=("$@")

@@ -9,12 +9,12 @@ BENCH_ON=${PLATFORM:-svm}
 BENCH_SUFFIX=.$BENCH_ON
 [[ $BENCH_ON != svm ]] || BENCH_SUFFIX=
 BENCH=$BUILD/bench$BENCH_SUFFIX
-BENCH_LIST=$TOP/lab/bench$BENCH_SUFFIX.list
-BENCH_RECORD=$TOP/lab/bench$BENCH_SUFFIX.recorded
+BENCH_LIST=$TOP/lab/bench/$BENCH_ON.list
+BENCH_RECORD=$TOP/lab/bench/$BENCH_ON.recorded
 BENCH_TITLE="make bench"
 [[ $BENCH_ON = svm ]] || BENCH_TITLE+=" PLATFORM=$BENCH_ON"
 if [[ $BASE_SERIES != 6.12 ]]; then
-	BENCH_RECORD=$TOP/lab/bench$BENCH_SUFFIX.$BASE_SERIES.recorded
+	BENCH_RECORD=$TOP/lab/bench/$BENCH_ON.$BASE_SERIES.recorded
 	BENCH_TITLE+=" BASE=$BASE_SERIES"
 fi
 

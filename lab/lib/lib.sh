@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # What every part of the lab uses: places, messages, steps, the way out.
 
-TOP=$(cd "${BASH_SOURCE%/*}/.." && pwd -P)
+TOP=$(cd "${BASH_SOURCE%/*}/../.." && pwd -P)
 BASE_SERIES=${BASE:-6.12}
 BUILD=$TOP/build
 [[ $BASE_SERIES = 6.12 ]] || BUILD+=-$BASE_SERIES

@@ -3,7 +3,7 @@
 # make test-debian: a fresh root of a Debian release, a clone of the repository in it,
 # and the verbs that a newcomer types. The root's caches stay outside of it.
 #
-# lab/debian.root.sh runs in mount and PID namespaces of its own: its mounts and its
+# lab/run/debian.root.sh runs in mount and PID namespaces of its own: its mounts and its
 # processes end with it.
 
 debian_host()
@@ -102,7 +102,7 @@ verb_test_debian()
 	for verb in ${VERBS:-run}; do
 		note "--- $suite: make $verb"
 		log=$dir/$verb.log rc=0
-		unshare --mount --pid --fork --kill-child "$TOP/lab/debian.root.sh" \
+		unshare --mount --pid --fork --kill-child "$TOP/lab/run/debian.root.sh" \
 			"$root" "$cache" "$dir" "$verb" </dev/null 9>&- 2>&1 | tee "$log" &
 		wait $! || rc=$?
 		sums+=$(debian_sum "$verb" "$log" "$rc")$'\n'

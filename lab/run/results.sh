@@ -10,7 +10,7 @@ SPLAT='WARNING: |BUG: |BUG at |BUG [a-zA-Z0-9_-]+ \(|trying to register non-stat
 # and offsets in functions aside, which change from run to run or build to build.
 splats()
 {
-	awk -v platform="$1" -v re="$SPLAT" -v allow="${3:-$TOP/lab/splats.allow}" '
+	awk -v platform="$1" -v re="$SPLAT" -v allow="${3:-$TOP/lab/known/splats.allow}" '
 		function bare(s) {
 			gsub(/\r/, "", s)
 			sub(/^(<[0-9]+>)?\[ *[0-9]+\.[0-9]+\](\[ *[TC][0-9]+\])? */, "", s)

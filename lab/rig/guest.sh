@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# For scripts that run in lab/root.sh's guest.
+# For scripts that run in lab/rig/rig.sh's guest.
 
 # load_kvm [DIR]: the KVM modules of DIR, or Debian's
 load_kvm()

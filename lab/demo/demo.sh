@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # make demo: KVM with our modules runs a Linux guest on QEMU, bpftrace looks on.
-# lab/demo/host runs in the rig of lab/root.sh, lab/demo/init and clock.c in its guest.
+# lab/demo/host runs in the rig of lab/rig/rig.sh, lab/demo/init and clock.c in its guest.
 
 # demo_initramfs OUT: of the inner guest
 demo_initramfs()

@@ -2,10 +2,10 @@
 # shellcheck shell=bash
 # The stock kernel under QEMU (SVM) with this machine's root as its own: over 9p, read
 # only, a tmpfs on top that takes what is written. What is installed here can be run
-# there: a VMM, bpftrace, dpkg. lab/root.init is what the kernel starts.
+# there: a VMM, bpftrace, dpkg. lab/rig/init is what the kernel starts.
 #
 # The script that runs in it has LAB, BUILD, KREL and STOCK in its environment, the stock
-# kernel's modules as /lib/modules/$KREL, its headers in /usr/src, and lab/root.guest.sh
+# kernel's modules as /lib/modules/$KREL, its headers in /usr/src, and lab/rig/guest.sh
 # to load KVM by.
 
 ROOT_MEMORY=${ROOT_MEMORY:-4G}
@@ -15,7 +15,7 @@ ROOT_KERNEL=	# another image than the stock kernel's
 ROOT_QEMU=()	# more arguments
 
 # root_hidden: what is needed in the guest and lies in a folder that the guest has of its
-# own. lab/root.init shows it there.
+# own. lab/rig/init shows it there.
 root_hidden()
 {
 	local own d
@@ -38,7 +38,7 @@ root_initramfs()
 	temp t "$dir/initrd.d"
 	mkdir -p "$t"/{bin,lab}
 	cp "$(busybox_for x86_64)" "$t/bin/busybox"
-	install -m 755 "$TOP/lab/root.init" "$t/init"
+	install -m 755 "$TOP/lab/rig/init" "$t/init"
 	# shellcheck disable=SC2086
 	modprobe -d "$STOCK" -S "$KREL" -aD $ROOT_MODULES | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' |
 		while read -r m; do

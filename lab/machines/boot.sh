@@ -69,12 +69,12 @@ initramfs_key()
 	(
 		cd "$BUILD/selftests.$1/install" || exit
 		sha256sum kselftest/* run_kselftest.sh "${tests[@]/#/kvm/}" \
-			"$(busybox_for "$1")" "$TOP"/lab/{init,timeout} 2>&1
+			"$(busybox_for "$1")" "$TOP"/lab/guest/{init,timeout} 2>&1
 	) | digest
 }
 
 # initramfs ARCH: build/initramfs.ARCH.cpio.gz of busybox, libraries, the runner
-# and the selftests that lab/tests.list names
+# and the selftests that lab/run/tests.list names
 initramfs()
 {
 	local arch=$1 t f lib d
@@ -82,15 +82,15 @@ initramfs()
 	temp t "$BUILD/initramfs.$arch.d"
 	mkdir -p "$t"/{bin,lib,lib64,usr/bin,kselftest/kvm}
 	cp "$(busybox_for "$arch")" "$t/bin/busybox"
-	install -m 755 "$TOP/lab/init" "$t/init"
+	install -m 755 "$TOP/lab/guest/init" "$t/init"
 	cp -r "$BUILD/selftests.$arch/install/"{run_kselftest.sh,kselftest} "$t/kselftest/"
 	for f in $(tests_of "$arch"); do
 		[[ -e $BUILD/selftests.$arch/install/kvm/$f ]] ||
-			die "lab/tests.list names $f, which the $arch selftests do not have"
+			die "lab/run/tests.list names $f, which the $arch selftests do not have"
 		strip_into "$arch" "$BUILD/selftests.$arch/install/kvm/$f" "$t/kselftest/kvm/$f"
 		echo "kvm:$f"
 	done >"$t/kselftest/kselftest-list.txt"
-	install -m 755 "$TOP/lab/timeout" "$t/usr/bin/timeout"
+	install -m 755 "$TOP/lab/guest/timeout" "$t/usr/bin/timeout"
 	for lib in $(needed "$t"/kselftest/kvm/* | sort -u); do
 		for d in $(libdirs "$arch"); do
 			if [[ -e $d/$lib ]]; then
@@ -118,11 +118,9 @@ modules_for()
 {
 	# For the share that boot() adds.
 	[[ $1 != svm || ${ACCEL-} = icount ]] || printf '%s\n' netfs 9pnet 9pnet_virtio 9p
-	case $1 in
-	svm) printf '%s\n' irqbypass ccp kvm kvm-amd ;;
-	vmx) printf '%s\n' irqbypass kvm kvm-intel ;;
-	esac
-	echo loop	# to swap to; brd would not do: it swaps without a swap cache
+	# loop is there to swap to; brd would not do: it swaps without a swap cache
+	of_machine "$1" MODULES | tr ' ' '\n'
+	echo loop
 }
 
 # stock_module RELEASE_DIR NAME OUT
@@ -148,7 +146,7 @@ holdvm()
 {
 	local out=$BUILD/holdvm
 
-	[[ $out -nt $TOP/lab/holdvm.c ]] || gcc -static -O2 -o "$out" "$TOP/lab/holdvm.c"
+	[[ $out -nt $TOP/lab/guest/holdvm.c ]] || gcc -static -O2 -o "$out" "$TOP/lab/guest/holdvm.c"
 	echo "$out"
 }
 
@@ -186,7 +184,7 @@ check_accel()
 	case ${ACCEL:-tcg} in
 	tcg) return 0 ;;
 	icount)	# for make bench
-		[[ $1 = svm || $1 = nvhe || $1 = vhe ]] || die "ACCEL=icount is for PLATFORM=svm, nvhe and vhe only"
+		[[ $(of_machine "$1" ICOUNT) = 1 ]] || die "ACCEL=icount is for PLATFORM=svm, nvhe and vhe only"
 		return 0 ;;
 	kvm) ;;
 	*) die "unknown ACCEL=$ACCEL; it is tcg or kvm" ;;
@@ -203,34 +201,31 @@ check_accel()
 	fi
 }
 
-# machine PLATFORM: the emulator's command line but for kernel, initrd, channels. n1 has
-# VHE without FEAT_S2FWB, and a GICv2, whose GICV page KVM maps into guests. With
+# machine PLATFORM: the emulator's command line but for kernel, initrd, channels. With
 # icount an instruction is a nanosecond, and nothing but the guest makes a boot differ.
 machine()
 {
-	case ${ACCEL:-tcg}/$1 in
-	kvm/svm|kvm/vmx) echo qemu-system-x86_64 -accel kvm -cpu host -smp 2 -m 2G ;;
-	kvm/*) echo qemu-system-aarch64 -accel kvm -machine virt,virtualization=on,gic-version=3 -cpu host -smp 2 -m 2G ;;
-	icount/svm) echo qemu-system-x86_64 -accel tcg -icount shift=0,sleep=off -seed 1 -rtc base=2020-01-01,clock=vm -cpu max -smp 1 -m 2G ;;
-	icount/nvhe) echo qemu-system-aarch64 -accel tcg -icount shift=0,sleep=off -seed 1 -rtc base=2020-01-01,clock=vm -machine virt,virtualization=on,gic-version=3 -cpu cortex-a57 -smp 1 -m 2G ;;
-	icount/vhe) echo qemu-system-aarch64 -accel tcg -icount shift=0,sleep=off -seed 1 -rtc base=2020-01-01,clock=vm -machine virt,virtualization=on,gic-version=3 -cpu max -smp 1 -m 2G ;;
-	tcg/svm) echo qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2G ;;
-	tcg/vhe) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=3 -cpu max -smp 2 -m 2G ;;
-	tcg/nvhe) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=3 -cpu cortex-a57 -smp 2 -m 2G ;;
-	tcg/n1) echo qemu-system-aarch64 -accel tcg,thread=multi -machine virt,virtualization=on,gic-version=2 -cpu neoverse-n1 -smp 2 -m 2G ;;
+	local cpu
+
+	cpu=$(of_machine "$1" CPU)
+	of_machine "$1" QEMU
+	case ${ACCEL:-tcg} in
+	kvm) echo -accel kvm -cpu host -smp 2 ;;
+	icount) echo -accel tcg -icount shift=0,sleep=off -seed 1 -rtc base=2020-01-01,clock=vm -cpu "$cpu" -smp 1 ;;
+	tcg) echo -accel tcg,thread=multi -cpu "$cpu" -smp 2 ;;
 	esac
 }
 
 in_bochs()
 {
-	[[ $1 = vmx && ${ACCEL:-tcg} = tcg ]]
+	[[ $(of_machine "$1" EMULATOR) = bochs && ${ACCEL:-tcg} = tcg ]]
 }
 
 # tsc_early: tell the guest what its TSC's frequency is; see tsckhz.c
 tsc_early()
 {
 	[[ ${ACCEL:-tcg} = tcg && $(uname -m) = x86_64 ]] || return 0
-	[[ $BUILD/tsckhz -nt $TOP/lab/tsckhz.c ]] || gcc -O2 -o "$BUILD/tsckhz" "$TOP/lab/tsckhz.c"
+	[[ $BUILD/tsckhz -nt $TOP/lab/machines/tsckhz.c ]] || gcc -O2 -o "$BUILD/tsckhz" "$TOP/lab/machines/tsckhz.c"
 	echo " tsc_early_khz=$("$BUILD/tsckhz")"
 }
 
@@ -247,10 +242,11 @@ cmdline()
 	# Debian's kernels could poison free pages, too; it is the debug kernel that does.
 	[[ ${VARIANT-} != debug ]] || common+=" page_poison=1"
 	case $1 in
-	svm) echo "console=ttyS0 $common mem=$mem maxcpus=1 tsc=reliable clocksource=tsc$(tsc_early)" ;;
-	vmx) echo "console=ttyS0 $common mem=$mem tsc=reliable clocksource=tsc no_timer_check" ;;
-	*) echo "console=ttyAMA0 $common $(kunit_args)" ;;
+	svm) common+=" mem=$mem$(tsc_early)" ;;
+	vmx) common+=" mem=$mem" ;;
+	*) common+=" $(kunit_args)" ;;
 	esac
+	echo "console=$(of_machine "$1" CONSOLE) $common $(of_machine "$1" CMDLINE)"
 }
 
 # kunit_args: the suites to run at boot, which are those that userspace can start again.
@@ -262,14 +258,6 @@ kunit_args()
 	else
 		echo "kunit.filter_glob=kvm_internal_vm* rodata=full"
 	fi
-}
-
-results_channel()
-{
-	case $1 in
-	svm|vmx) echo ttyS1 ;;
-	*) echo hvc0 ;;
-	esac
 }
 
 kernel_of()
@@ -303,9 +291,9 @@ boot()
 		mkdir -p "$dir/share"
 		qemu+=(-virtfs "local,path=$dir/share,security_model=none,mount_tag=share")
 	fi
-	case $platform in
-	svm|vmx) qemu+=(-serial chardev:out) ;;
-	*) qemu+=(-device virtio-serial-device -device "virtconsole,chardev=out") ;;
+	case $(of_machine "$platform" CHANNEL) in
+	ttyS1) qemu+=(-serial chardev:out) ;;
+	hvc0) qemu+=(-device virtio-serial-device -device "virtconsole,chardev=out") ;;
 	esac
 	exec "${qemu[@]}" </dev/null >"$dir/emulator" 2>&1
 }
@@ -324,7 +312,7 @@ boot_bochs()
 		"$(cmdline "$platform" "${5-}")" >"$iso/boot/grub/grub.cfg"
 	grub-mkrescue -o "$dir/iso.img" "$iso" >"$dir/emulator" 2>&1
 	rm -rf "$iso"
-	sed "s|@DIR@|$dir|g; s|@CPUS@|${CPUS:-1}|" "$TOP/lab/bochsrc" >"$dir/bochsrc"
+	sed "s|@DIR@|$dir|g; s|@CPUS@|${CPUS:-1}|" "$TOP/lab/machines/bochsrc.in" >"$dir/bochsrc"
 	printf 'c\nq\n' >"$dir/debugger"
 	TERM=xterm exec bochs -q -f "$dir/bochsrc" -rc "$dir/debugger" \
 		</dev/null >>"$dir/emulator" 2>&1
@@ -372,7 +360,7 @@ verb_shell()
 	variant=$(variant_of "$platform")
 	dir=$BUILD/results/shell
 	mkdir -p "$dir"
-	printf 'SHELL_ON=/dev/%s\n' "$(cmdline "$platform" | sed -n 's/.*console=\([^ ]*\).*/\1/p')" >"$dir/initrd.job"
+	printf 'SHELL_ON=/dev/%s\n' "$(of_machine "$platform" CONSOLE)" >"$dir/initrd.job"
 	job_initramfs "$platform" "$variant" ours "$dir/initrd"
 	# shellcheck disable=SC2207
 	qemu=($(machine "$platform"))
