@@ -400,7 +400,7 @@ int kvm_internal_vcpu_run(struct kvm_vcpu *vcpu, u64 timeout_ns, struct kvm_inte
 	 * Note the first thread only.  Others would wait for a grace period here, for the
 	 * sake of a directed yield that no other vCPU does.
 	 */
-	ret = vcpu_has_run_once(vcpu) ? 0 : kvm_vcpu_set_thread(vcpu);
+	ret = vcpu_has_run_once(vcpu) ? 0 : kvm_vcpu_change_thread(vcpu);
 	if (ret)
 		goto unlock;
 
@@ -421,7 +421,9 @@ int kvm_internal_vcpu_run(struct kvm_vcpu *vcpu, u64 timeout_ns, struct kvm_inte
 	ret = internal_run(vcpu, exit);
 
 	hrtimer_cancel(&timer.timer);
-	kvm_arm_vcpu_commit_pc(vcpu);
+	/* The caller may read the registers now. */
+	if (vcpu_get_flag(vcpu, PENDING_EXCEPTION) || vcpu_get_flag(vcpu, INCREMENT_PC))
+		kvm_call_hyp(__kvm_adjust_pc, vcpu);
 	vcpu_put(vcpu);
 
 	destroy_hrtimer_on_stack(&timer.timer);
