@@ -95,7 +95,6 @@ static int internal_check_range(struct kvm *kvm, phys_addr_t start, u64 size,
 		return -EINVAL;
 	if (check_add_overflow(start, size - 1, &last))
 		return -EOVERFLOW;
-	/* The IPA size is the PA size. */
 	if (last >= kvm_phys_size(&kvm->arch.mmu))
 		return -ERANGE;
 
@@ -204,7 +203,7 @@ static int internal_map(struct kvm *kvm, phys_addr_t start, u64 size, unsigned i
  * Return: 0, or with nothing mapped
  * -EINVAL	zero or unaligned size, unaligned address, unknown or impossible flags
  * -EOVERFLOW	the range wraps around
- * -ERANGE	beyond the physical address size
+ * -ERANGE	beyond the address size of the VM, see kvm_internal_vm_create()
  * -EEXIST	overlaps a range of this VM
  * -EXDEV	partly RAM
  * -EPERM	not RAM, without _DEVICE; RAM, with it
@@ -294,6 +293,9 @@ EXPORT_SYMBOL_GPL(kvm_internal_vm_remove_range);
  * kvm_internal_vm_create - create a VM without memory and vCPUs
  * @name:	of its directory in debugfs, kvm/internal-N-NAME
  *
+ * Its addresses have 48 bits, or the more that the machine's RAM needs, but not more
+ * than the CPU has.  All 52 bits of a CPU would cost each walk another level.
+ *
  * Return: the VM, or an ERR_PTR()
  * -EINVAL	the name is empty, has a slash or more than %KVM_INTERNAL_NAME_LEN characters
  * -ENODEV	KVM does not work here, or not yet
@@ -303,6 +305,7 @@ EXPORT_SYMBOL_GPL(kvm_internal_vm_remove_range);
 struct kvm *kvm_internal_vm_create(const char *name)
 {
 	static atomic_t nr = ATOMIC_INIT(0);
+	u32 bits = max(48, fls64(memblock_end_of_DRAM() - 1));
 	char dir_name[sizeof("internal--") + 10 + KVM_INTERNAL_NAME_LEN];
 	struct kvm *kvm;
 
@@ -315,7 +318,7 @@ struct kvm *kvm_internal_vm_create(const char *name)
 
 	snprintf(dir_name, sizeof(dir_name), "internal-%u-%s", atomic_inc_return(&nr), name);
 
-	kvm = kvm_create_vm(get_kvm_ipa_limit(), NULL, dir_name);
+	kvm = kvm_create_vm(min(bits, get_kvm_ipa_limit()), NULL, dir_name);
 	if (!IS_ERR(kvm))
 		INIT_LIST_HEAD(&kvm->arch.internal_ranges);
 	return kvm;
