@@ -9,6 +9,7 @@
 
 #include "gpc_rival.h"
 #include "gpc_xen.h"
+#include "kvm_test_harness.h"
 
 #define RECORD_GPA	GPC_SPAN_GPA
 

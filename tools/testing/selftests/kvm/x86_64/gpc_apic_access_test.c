@@ -4,6 +4,7 @@
  * virtualized, whatever page the VMM puts there.
  */
 #include "gpc_nested.h"
+#include "kvm_test_harness.h"
 
 #define ROUNDS		30
 #define TPR		0x50

@@ -4,6 +4,7 @@
  * kvmclock only, and the TSC reference stays when Xen's shared_info is set.
  */
 #include "gpc_xen.h"
+#include "kvm_test_harness.h"
 
 /* Each in a page of its own. */
 #define KVMCLOCK	0

@@ -4,6 +4,7 @@
  * clock where the guest has it now and nowhere else.
  */
 #include "gpc.h"
+#include "kvm_test_harness.h"
 
 #define LAST_OFFSET	(PAGE_SIZE - GPC_CLOCK_SIZE)
 

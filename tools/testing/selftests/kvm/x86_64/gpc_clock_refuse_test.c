@@ -5,6 +5,7 @@
  * soon as the VMM has mended the memory, without the guest's doing.
  */
 #include "gpc.h"
+#include "kvm_test_harness.h"
 
 FIXTURE(gpc_refuse)
 {

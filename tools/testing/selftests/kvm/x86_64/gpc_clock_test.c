@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "gpc.h"
+#include "kvm_test_harness.h"
 
 #include <linux/falloc.h>
 #include <linux/mempolicy.h>

@@ -6,6 +6,7 @@
  * The guest itself touches none of this memory.
  */
 #include "gpc_xen.h"
+#include "kvm_test_harness.h"
 
 #include <asm/barrier.h>
 

@@ -12,6 +12,7 @@
 #include "gpc_reserve.h"
 #include "gpc_area.h"
 #include "gpc_xen.h"
+#include "kvm_test_harness.h"
 
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP	4

@@ -4,6 +4,7 @@
  * that: KVM writes to the pages that the guest sees, and to none that the file has lost.
  */
 #include "gpc.h"
+#include "kvm_test_harness.h"
 
 #include <linux/falloc.h>
 

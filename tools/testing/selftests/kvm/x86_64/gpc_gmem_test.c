@@ -4,6 +4,7 @@
  * memory only while it is the guest's.
  */
 #include "gpc_uffd.h"
+#include "kvm_test_harness.h"
 
 #include <linux/falloc.h>
 

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "gpc.h"
+#include "kvm_test_harness.h"
 
 /* Layout of the 64-bit ABI in Xen's public headers, xen.h and arch-x86/xen.h. */
 #define VCPU_INFO_SIZE	64

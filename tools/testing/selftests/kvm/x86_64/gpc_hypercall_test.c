@@ -5,6 +5,7 @@
  */
 #include "gpc.h"
 #include "gpc_xen.h"
+#include "kvm_test_harness.h"
 
 /* Xen's public headers xen.h, version.h and sched.h. */
 #define XEN_VERSION	17

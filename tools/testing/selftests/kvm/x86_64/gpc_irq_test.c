@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "gpc.h"
+#include "kvm_test_harness.h"
 
 /* In a vCPU info, aligned as Xen has it. */
 #define VCPU_INFO	GPC_CLOCK

@@ -7,6 +7,7 @@
  */
 #include "gpc_uffd.h"
 #include "gpc_xen.h"
+#include "kvm_test_harness.h"
 
 #define KICKS		3
 

@@ -4,6 +4,7 @@
  * an MSR of its x2APIC.  If KVM ran L2 without the bitmap, L2 would get the TPR of L1's APIC.
  */
 #include "gpc_nested.h"
+#include "kvm_test_harness.h"
 
 #define TPR		0x50
 

@@ -157,9 +157,6 @@ static void *mmap_reserve(void)
 	return mem;
 }
 
-/* gpc_reserve.h brings the test harness, which a benchmark has no use for. */
-static int (*const harness)(int, char **) __maybe_unused = test_harness_run;
-
 int main(int argc, char *argv[])
 {
 	struct kvm_vcpu *vcpu;

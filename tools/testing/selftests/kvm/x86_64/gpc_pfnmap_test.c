@@ -10,6 +10,7 @@
  */
 #include "gpc_reserve.h"
 #include "gpc_xen.h"
+#include "kvm_test_harness.h"
 
 /* Struct pages are made for so much at a time: SECTION_SIZE_BITS of sparsemem.h. */
 #define SECTION_SIZE	BIT(27)

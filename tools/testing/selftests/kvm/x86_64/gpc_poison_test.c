@@ -9,6 +9,7 @@
 #include <signal.h>
 
 #include "gpc.h"
+#include "kvm_test_harness.h"
 
 #include <linux/falloc.h>
 

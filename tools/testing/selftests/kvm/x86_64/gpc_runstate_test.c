@@ -8,6 +8,7 @@
 #include <semaphore.h>
 
 #include "gpc_xen.h"
+#include "kvm_test_harness.h"
 
 /* Records begin anywhere in the 128 bytes around the page end. */
 #define FIRST_OFFSET	(-64)

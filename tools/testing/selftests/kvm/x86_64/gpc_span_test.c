@@ -4,6 +4,7 @@
  * them is, and follows when the one is taken away, or the other, or both.
  */
 #include "gpc_xen.h"
+#include "kvm_test_harness.h"
 
 /* The entry time is in the first page, the rest, from within a word, in the second. */
 #define RECORD	(GPC_SPAN_END - 20)

@@ -9,6 +9,7 @@
 
 #include "gpc.h"
 #include "gpc_rival.h"
+#include "kvm_test_harness.h"
 
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT	21

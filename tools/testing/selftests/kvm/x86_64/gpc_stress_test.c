@@ -14,57 +14,14 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
-#include "gpc_stress_changes.h"
-#include "gpc_stress_guest.h"
+#include "gpc_stress_places.h"
+#include "kvm_test_harness.h"
 
 #define IRQFD_GSI		32
 #define TIMEOUT_S		1200
 #define KSM			"/sys/kernel/mm/ksm/"
 
 static int nr_changes;
-
-struct change {
-	const char *name;
-	bool (*make)(struct changer *c, struct place *p);
-	unsigned int weight;
-	bool disturbs;
-};
-
-/* What a case has going on, one thread each. */
-static const struct change replacing[] = {
-	{ "move_page_out",	move_page_out,		4, true },
-	{ "move_page_in",	move_page_in,		2, true },
-	{ "drop_page",		drop_page,		2, true },
-	{ "map_over",		map_over,		4, true },
-	{ "punch_hole",		punch_hole,		4, true },
-	{ "protect",		protect,		2, true },
-	{ }
-};
-
-static const struct change keeping[] = {
-	{ "change_protection",	change_protection,	8 },
-	{ "migrate",		migrate,		8 },
-	{ "page_out",		page_out,		2 },
-	{ "collapse",		collapse,		1 },
-	{ "unmerge",		unmerge,		1 },
-	{ "copy_on_write",	copy_on_write,		1 },
-	{ }
-};
-
-static const struct change slots[] = {
-	{ "recreate_slot",	recreate_slot,		1, true },
-	{ "move_slot",		move_slot,		1, true },
-	{ "divert_slot",	divert_slot,		1, true },
-	{ "change_slot_flags",	change_slot_flags,	3 },
-	{ "change_other_slot",	change_other_slot,	3 },
-	{ }
-};
-
-static const struct change activity[] = {
-	{ "deactivate",		deactivate,		1, true },
-	{ "move_record",	move_record,		1, true },
-	{ }
-};
 
 /*
  * vCPUs
@@ -141,7 +98,7 @@ static void run_round(int i)
 		sum = sum_seqs(&odd);
 		new_era(i);
 		r = __vcpu_run(vcpu);
-		note_run(i);
+		vmm_note_run(i);
 
 		if (r || vcpu->run->exit_reason == KVM_EXIT_MMIO) {
 			TEST_ASSERT(!r || errno == EFAULT, "KVM_RUN: %s", strerror(errno));
@@ -217,7 +174,7 @@ static void send_port(int vcpu, int i, struct event *event)
 	if (i == IRQFD_PORT)
 		r = eventfd_write(irqfds[vcpu], 1);
 	else
-		r = send_event(vcpu, i);
+		r = vmm_send_event(vcpu, i);
 	TEST_ASSERT(!r || !event_undisturbed(vcpu, event), "Event refused: %s", strerror(errno));
 	event->sent++;
 	event->round = READ_ONCE(rounds[vcpu]);
@@ -237,7 +194,7 @@ static void wait_taken(int vcpu, int i, struct event *event)
 			send_port(vcpu, i, event);
 		else
 			TEST_ASSERT(!late, "Event %d to vCPU %d is lost", i, vcpu);
-		wait_a_run();
+		vmm_wait_a_run();
 	}
 	TEST_ASSERT(*taken <= event->sent, "Event %d to vCPU %d: taken %u times, sent %u times",
 		    i, vcpu, *taken, event->sent);
@@ -268,7 +225,7 @@ static void *noise_thread(void *arg)
 
 	while (!READ_ONCE(writers_stop)) {
 		for (i = 0; i < NR_VCPUS; i++)
-			(void)send_event(i, NOISE_PORT);
+			(void)vmm_send_event(i, NOISE_PORT);
 		sched_yield();
 	}
 	return NULL;
@@ -286,14 +243,14 @@ static void *wall_clock_thread(void *arg)
 		era = vmm.era;
 		pthread_mutex_unlock(&vmm.era_lock);
 
-		if (!set_vm_attr(KVM_XEN_ATTR_TYPE_LONG_MODE, 1)) {
+		if (!vmm_set_attr(KVM_XEN_ATTR_TYPE_LONG_MODE, 1)) {
 			WRITE_ONCE(vmm.guest->wall_era, era);
 			WRITE_ONCE(vmm.guest->wall_seq, seq);
 		} else {
 			TEST_ASSERT(!vmm_undisturbed(SHINFO_PLACE, seq),
 				    "Wall clock not written: %s", strerror(errno));
 		}
-		wait_a_run();
+		vmm_wait_a_run();
 	}
 	return NULL;
 }
@@ -346,14 +303,14 @@ static void *changer_thread(void *arg)
 		change = &c->changes[i];
 
 		if (change->disturbs)
-			disturb(p);
+			place_disturb(p);
 		do {
 			done = change->make(c, p);
 			c->done[i] += done;
 			left--;
-		} while (change->disturbs && done && !rarely(c, 4));
+		} while (change->disturbs && done && !changer_rarely(c, 4));
 		if (change->disturbs)
-			settle(p);
+			place_settle(p);
 	}
 	return NULL;
 }
@@ -411,9 +368,9 @@ static void create_place(int id)
 
 	for (k = 0; k < PLACE_PAGES; k++) {
 		p->file[k] = AREA_OFFSET(id) + k * PAGE_SIZE;
-		make_page(p, k, page_of(p, k));
+		place_make_page(p, k, place_page(p, k));
 	}
-	set_slots(p, PLACE_GPA(id), true);
+	place_set_slots(p, PLACE_GPA(id), true);
 }
 
 static void create_irqfds(void)
@@ -469,20 +426,20 @@ static void create_vm(void)
 	vmm.guest->wall_base = time(NULL) - 1;
 	vmm.migrations_left = 20;
 
-	vm_install_exception_handler(vmm.vm, UPCALL_VECTOR, upcall_handler);
+	vm_install_exception_handler(vmm.vm, UPCALL_VECTOR, stress_upcall_handler);
 	vm_ioctl(vmm.vm, KVM_XEN_HVM_CONFIG, &config);
-	TEST_ASSERT_EQ(set_vm_attr(KVM_XEN_ATTR_TYPE_LONG_MODE, 1), 0);
-	TEST_ASSERT_EQ(set_vm_attr(KVM_XEN_ATTR_TYPE_RUNSTATE_UPDATE_FLAG, 1), 0);
-	TEST_ASSERT_EQ(set_vm_attr(KVM_XEN_ATTR_TYPE_UPCALL_VECTOR, UPCALL_VECTOR), 0);
+	TEST_ASSERT_EQ(vmm_set_attr(KVM_XEN_ATTR_TYPE_LONG_MODE, 1), 0);
+	TEST_ASSERT_EQ(vmm_set_attr(KVM_XEN_ATTR_TYPE_RUNSTATE_UPDATE_FLAG, 1), 0);
+	TEST_ASSERT_EQ(vmm_set_attr(KVM_XEN_ATTR_TYPE_UPCALL_VECTOR, UPCALL_VECTOR), 0);
 	create_irqfds();
 
 	create_areas();
 	virt_map(vmm.vm, GPC_GPA, GPC_GPA, (PLACE_GPA(NR_PLACES) - GPC_GPA) / PAGE_SIZE);
 	for (i = 0; i < NR_PLACES; i++) {
 		create_place(i);
-		disturb(&vmm.place[i]);
-		bind_record(&vmm.place[i], true);
-		settle(&vmm.place[i]);
+		place_disturb(&vmm.place[i]);
+		place_bind(&vmm.place[i], true);
+		place_settle(&vmm.place[i]);
 	}
 
 	for (i = 0; i < NR_VCPUS; i++) {
@@ -516,7 +473,7 @@ static void assert_recovered(void)
 
 	for (i = 0; i < NR_VCPUS; i++) {
 		while (READ_ONCE(rounds[i]) < until[i])
-			wait_a_run();
+			vmm_wait_a_run();
 		looks = &vmm.guest->vcpu[i].looks[PLACE(i, 0)];
 		for (kind = 0; kind < NR_VCPU_KINDS; kind++)
 			TEST_ASSERT(READ_ONCE(looks[kind].fresh) > fresh[i][kind],
@@ -593,9 +550,9 @@ static void run_all(void)
 		pthread_join(vcpus[i], NULL);
 
 	for (i = 0; i < vmm.nr_changers; i++)
-		assert_yard(&vmm.changer[i]);
+		yard_assert(&vmm.changer[i]);
 	for (i = 0; i < NR_PLACES; i++)
-		assert_around(&vmm.place[i]);
+		place_assert_around(&vmm.place[i]);
 	report();
 }
 
@@ -620,8 +577,8 @@ FIXTURE_TEARDOWN(gpc_stress)
 
 STRESS_TEST(while_pages_are_replaced)
 {
-	changer_create(replacing);
-	changer_create(replacing);
+	changer_create(stress_replacing);
+	changer_create(stress_replacing);
 	run_all();
 }
 
@@ -634,23 +591,23 @@ static void start_ksmd(void)
 STRESS_TEST(while_pages_move)
 {
 	start_ksmd();
-	changer_create(keeping);
-	changer_create(keeping);
+	changer_create(stress_keeping);
+	changer_create(stress_keeping);
 	run_all();
 }
 
 STRESS_TEST(while_memslots_change)
 {
-	changer_create(slots);
-	changer_create(slots);
+	changer_create(stress_slots);
+	changer_create(stress_slots);
 	run_all();
 }
 
 STRESS_TEST(while_caches_come_and_go)
 {
 	vmm.guest->lax_times = true;
-	changer_create(activity);
-	changer_create(activity);
+	changer_create(stress_activity);
+	changer_create(stress_activity);
 	run_all();
 }
 
@@ -658,10 +615,10 @@ STRESS_TEST(while_everything_changes)
 {
 	start_ksmd();
 	vmm.guest->lax_times = true;
-	changer_create(replacing);
-	changer_create(keeping);
-	changer_create(slots);
-	changer_create(activity);
+	changer_create(stress_replacing);
+	changer_create(stress_keeping);
+	changer_create(stress_slots);
+	changer_create(stress_activity);
 	run_all();
 }
 

@@ -8,6 +8,7 @@
 
 #include "gpc_uffd.h"
 #include "gpc_xen.h"
+#include "kvm_test_harness.h"
 
 #include <linux/falloc.h>
 

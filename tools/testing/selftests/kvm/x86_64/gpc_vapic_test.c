@@ -6,6 +6,7 @@
 #include <linux/falloc.h>
 
 #include "gpc_nested.h"
+#include "kvm_test_harness.h"
 
 #ifndef MADV_SOFT_OFFLINE
 #define MADV_SOFT_OFFLINE	101

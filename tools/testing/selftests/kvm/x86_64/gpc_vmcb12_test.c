@@ -7,6 +7,7 @@
  * VMMCALL, in L1.  It counts its runs in RAX, which is in vmcb12.
  */
 #include "gpc_uffd.h"
+#include "kvm_test_harness.h"
 #include "svm_util.h"
 
 #ifndef MADV_SOFT_OFFLINE

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "gpc_xen.h"
+#include "kvm_test_harness.h"
 
 #define PAGES		64
 #define SIZE		(PAGES * PAGE_SIZE)

@@ -160,7 +160,7 @@ struct vcpu_state {
 	uint32_t timers;
 };
 
-static struct stress {
+extern struct stress {
 	struct {
 		uint32_t seq;
 		uint64_t gva;	/* of the record; stays while @seq is even */
@@ -175,5 +175,9 @@ static struct stress {
 
 	struct vcpu_state vcpu[NR_VCPUS];
 } stress;
+
+/* The code of a vCPU, and its handler of UPCALL_VECTOR. */
+void stress_guest(struct vcpu_state *me);
+void stress_upcall_handler(struct ex_regs *regs);
 
 #endif /* SELFTEST_KVM_GPC_STRESS_H */

@@ -54,15 +54,18 @@ struct place {
 };
 
 /* What KVM writes of each kind, from the address that it is told. */
-static const struct {
+extern const struct place_record {
 	size_t start, end;
-} records[] = {
-	[KVMCLOCK]	= { 0, sizeof(struct pvclock_vcpu_time_info) },
-	[TIME_INFO]	= { 0, sizeof(struct pvclock_vcpu_time_info) },
-	[VCPU_INFO]	= { 0, sizeof(struct xen_vcpu_info) },
-	[RUNSTATE]	= { 0, sizeof(struct xen_runstate) },
-	[SHARED_INFO]	= { offsetof(struct xen_shared_info, pending),
-			    sizeof(struct xen_shared_info) },
+} place_records[];
+
+struct changer;
+
+/* What a changing thread does, one of a list that ends with { }; @weight: how often. */
+struct change {
+	const char *name;
+	bool (*make)(struct changer *c, struct place *p);
+	unsigned int weight;
+	bool disturbs;
 };
 
 /* A thread that changes things, and its own memory to do it with. */
@@ -77,7 +80,7 @@ struct changer {
 	uint64_t done[8];		/* how many of each */
 };
 
-static struct vmm {
+extern struct vmm {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu[NR_VCPUS];
 	struct stress *guest;		/* the guest's copy of it */
@@ -96,20 +99,9 @@ static struct vmm {
 	struct changer changer[MAX_CHANGERS];
 	int nr_changers;
 	int migrations_left;		/* that spoil a page each */
-} vmm = {
-	.lock = PTHREAD_MUTEX_INITIALIZER,
-	.has_run = PTHREAD_COND_INITIALIZER,
-	.era_lock = PTHREAD_MUTEX_INITIALIZER,
-};
+} vmm;
 
-static void *vmm_map(void *at, size_t size, int flags, int fd, off_t off)
-{
-	void *mem = mmap(at, size, PROT_READ | PROT_WRITE, flags | (at ? MAP_FIXED : 0),
-			 fd, off);
-
-	TEST_ASSERT(mem != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap()", -1));
-	return mem;
-}
+void *vmm_map(void *at, size_t size, int flags, int fd, off_t off);
 
 #define SYSCALL_OK(call)						\
 do {									\
@@ -122,227 +114,66 @@ do {									\
  * Progress
  */
 
-static void note_run(int vcpu)
-{
-	pthread_mutex_lock(&vmm.lock);
-	vmm.runs[vcpu]++;
-	pthread_cond_broadcast(&vmm.has_run);
-	pthread_mutex_unlock(&vmm.lock);
-}
-
-/* For something that a vCPU does in time.  They run until all other threads are done. */
-static void wait_a_run(void)
-{
-	pthread_mutex_lock(&vmm.lock);
-	pthread_cond_wait(&vmm.has_run, &vmm.lock);
-	pthread_mutex_unlock(&vmm.lock);
-}
-
-/* Until each vCPU has returned from a run that it has yet to begin. */
-static void wait_new_runs(void)
-{
-	uint64_t until[NR_VCPUS];
-	int i;
-
-	pthread_mutex_lock(&vmm.lock);
-	for (i = 0; i < NR_VCPUS; i++)
-		until[i] = vmm.runs[i] + 2;
-	for (i = 0; i < NR_VCPUS; i++)
-		while (vmm.runs[i] < until[i])
-			pthread_cond_wait(&vmm.has_run, &vmm.lock);
-	pthread_mutex_unlock(&vmm.lock);
-}
-
-static int send_event(int vcpu, int port)
-{
-	struct kvm_irq_routing_xen_evtchn event = {
-		.port = port_of(vcpu, port),
-		.vcpu = vcpu,
-		.priority = KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL,
-	};
-
-	return __vm_ioctl(vmm.vm, KVM_XEN_HVM_EVTCHN_SEND, &event);
-}
+void vmm_note_run(int vcpu);
+void vmm_wait_a_run(void);
+int vmm_send_event(int vcpu, int port);
 
 /*
  * Places
  */
 
-static uint32_t vmm_seq(int place)
-{
-	return __atomic_load_n(&vmm.guest->place[place].seq, __ATOMIC_SEQ_CST);
-}
+uint32_t vmm_seq(int place);
+bool vmm_undisturbed(int place, uint32_t seq);
 
-static bool vmm_undisturbed(int place, uint32_t seq)
-{
-	return !(seq & 1) && vmm_seq(place) == seq;
-}
-
-static void *page_of(const struct place *p, int k)
+static inline void *place_page(const struct place *p, int k)
 {
 	return p->hva + k * PAGE_SIZE;
 }
 
-static void *ballast_of(const struct place *p)
+static inline void *place_ballast(const struct place *p)
 {
 	return p->hva - BALLAST_SIZE;
 }
 
 /* How far it is from there to the end of page @k. */
-static size_t ballast_to(int k)
+static inline size_t place_ballast_to(int k)
 {
 	return BALLAST_SIZE + (k + 1) * PAGE_SIZE;
 }
 
-/* The part of page @k that is not the record's: before it, and behind it. */
-static void around(const struct place *p, int k, size_t *before, size_t *behind)
-{
-	size_t start = p->offset + records[p->kind].start;
-	size_t end = p->offset + records[p->kind].end;
-	size_t page = k * PAGE_SIZE, page_end = page + PAGE_SIZE;
+void place_make_page(const struct place *p, int k, void *page);
+void place_assert_around(const struct place *p);
+void place_disturb(struct place *p);
+void place_settle(struct place *p);
+void place_provoke(const struct place *p);
+void place_assert_left_alone(const struct place *p, void *mem, size_t size);
 
-	*before = clamp(start, page, page_end) - page;
-	*behind = clamp(end, page, page_end) - page;
-	if (*before == PAGE_SIZE || !*behind)
-		*before = *behind = PAGE_SIZE;
-}
-
-static void poison_around(const struct place *p, int k, void *page)
-{
-	size_t before, behind;
-
-	around(p, k, &before, &behind);
-	memset(page, GPC_POISON, before);
-	memset(page + behind, GPC_POISON, PAGE_SIZE - behind);
-}
-
-/* A page for a place: nothing in it. */
-static void make_page(const struct place *p, int k, void *page)
-{
-	size_t before, behind;
-
-	around(p, k, &before, &behind);
-	memset(page + before, 0, behind - before);
-	poison_around(p, k, page);
-}
-
-static void assert_around(const struct place *p)
-{
-	size_t before, behind;
-	int k;
-
-	for (k = 0; k < PLACE_PAGES; k++) {
-		void *page = page_of(p, k);
-
-		around(p, k, &before, &behind);
-		TEST_ASSERT(gpc_is_poison(page, before) &&
-			    gpc_is_poison(page + behind, PAGE_SIZE - behind),
-			    "place %d: written to around the record", p->id);
-	}
-	TEST_ASSERT(gpc_is_poison(ballast_of(p), BALLAST_SIZE),
-		    "place %d: written to before the place", p->id);
-}
-
-/* As Xen does when the guest moves its vCPU info: whatever is there is looked at. */
-static void raise_upcall(const struct place *p)
-{
-	struct xen_vcpu_info *vinfo = p->hva + p->offset;
-
-	if (p->kind != VCPU_INFO)
-		return;
-	__atomic_store_n(&vinfo->pending_sel, ~0ull, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&vinfo->upcall_pending, 1, __ATOMIC_SEQ_CST);
-}
-
-static void disturb(struct place *p)
-{
-	int i;
-
-	pthread_mutex_lock(&p->lock);
-	assert_around(p);
-	__atomic_fetch_add(&vmm.guest->place[p->id].seq, 1, __ATOMIC_SEQ_CST);
-	for (i = 0; i < NR_VCPUS; i++)
-		if (p->kind == SHARED_INFO || (p->kind == VCPU_INFO && p->vcpu == i))
-			while (__atomic_load_n(&vmm.guest->vcpu[i].taking, __ATOMIC_SEQ_CST))
-				wait_a_run();
-}
-
-static void settle(struct place *p)
-{
-	int k;
-
-	for (k = 0; k < PLACE_PAGES; k++)
-		poison_around(p, k, page_of(p, k));
-	raise_upcall(p);
-	vmm.guest->place[p->id].gva = PLACE_GPA(p->id) + p->offset;
-	__atomic_fetch_add(&vmm.guest->place[p->id].seq, 1, __ATOMIC_SEQ_CST);
-	pthread_mutex_unlock(&p->lock);
-}
-
-/* Give KVM every reason to write to the place. */
-static void provoke(const struct place *p)
-{
-	if (p->kind == SHARED_INFO || p->kind == VCPU_INFO)
-		(void)send_event(p->vcpu, NOISE_PORT);
-	wait_new_runs();
-}
-
-/* KVM has no business there any more: poison it, and see. */
-static void assert_left_alone(const struct place *p, void *mem, size_t size)
-{
-	memset(mem, GPC_POISON, size);
-	provoke(p);
-	TEST_ASSERT(gpc_is_poison(mem, size), "place %d: still written to", p->id);
-}
-
-static bool rarely(struct changer *c, int n)
+static inline bool changer_rarely(struct changer *c, int n)
 {
 	return !(rand_r(&c->seed) % n);
 }
 
-/* A page with a part of the record. */
-static int pick_page(struct changer *c, const struct place *p)
-{
-	int first = p->offset / PAGE_SIZE;
-	int last = (p->offset + records[p->kind].end - 1) / PAGE_SIZE;
-
-	return rarely(c, 2) ? first : last;
-}
+int place_pick_page(struct changer *c, const struct place *p);
 
 /*
  * Pages that were taken away
  */
 
-static uint8_t *yard_next(struct changer *c)
-{
-	uint8_t *page = c->yard + c->next * PAGE_SIZE;
+uint8_t *yard_next(struct changer *c);
+void *spare_next(struct changer *c);
+void yard_advance(struct changer *c);
+void yard_assert(struct changer *c);
 
-	TEST_ASSERT(gpc_is_poison(page, PAGE_SIZE), "Written to: a page taken away");
-	return page;
-}
+/*
+ * Changes, by what they are about
+ */
 
-static void *spare_next(struct changer *c)
-{
-	void *page = vmm.alias + c->spare[c->next];
+extern const struct change stress_replacing[], stress_keeping[], stress_slots[], stress_activity[];
 
-	TEST_ASSERT(gpc_is_poison(page, PAGE_SIZE), "Written to: a page taken out of the file");
-	return page;
-}
-
-static void yard_advance(struct changer *c)
-{
-	c->next = (c->next + 1) % YARD_PAGES;
-}
-
-static void assert_yard(struct changer *c)
-{
-	int i;
-
-	for (i = 0; i < YARD_PAGES; i++) {
-		yard_next(c);
-		spare_next(c);
-		yard_advance(c);
-	}
-}
+/* The memslots of the place are there at @gpa, or not at all. */
+void place_set_slots(const struct place *p, uint64_t gpa, bool there);
+/* Bind the record to where the place says that it is, or unbind it. */
+void place_bind(const struct place *p, bool on);
+int vmm_set_attr(uint16_t type, uint64_t addr);
 
 #endif /* SELFTEST_KVM_GPC_STRESS_PLACES_H */

@@ -20,71 +20,12 @@
 
 #include <linux/userfaultfd.h>
 
-static inline int gpc_uffd_open(uint64_t features)
-{
-	struct uffdio_api api = { .api = UFFD_API, .features = features };
-	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
-
-	GPC_REQUIRE(uffd >= 0, "no userfaultfd for faults of the kernel: %s", strerror(errno));
-	GPC_REQUIRE(!ioctl(uffd, UFFDIO_API, &api),
-		    "userfaultfd without features 0x%lx: %s", features, strerror(errno));
-	return uffd;
-}
-
-static inline void gpc_uffd_register(int uffd, void *mem, size_t size, uint64_t mode)
-{
-	struct uffdio_register reg = {
-		.range = { (uintptr_t)mem, size },
-		.mode = mode,
-	};
-
-	TEST_ASSERT(!ioctl(uffd, UFFDIO_REGISTER, &reg),
-		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_REGISTER)", -1));
-}
-
-/* Wait until a thread waits for @page, which it wants to write. */
-static inline void gpc_uffd_await(int uffd, void *page, uint64_t why)
-{
-	struct uffd_msg msg;
-
-	TEST_ASSERT(read(uffd, &msg, sizeof(msg)) == sizeof(msg),
-		    __KVM_SYSCALL_ERROR("read()", -1));
-	TEST_ASSERT_EQ(msg.event, UFFD_EVENT_PAGEFAULT);
-	TEST_ASSERT_EQ(msg.arg.pagefault.address, (uintptr_t)page);
-	TEST_ASSERT_EQ(msg.arg.pagefault.flags, UFFD_PAGEFAULT_FLAG_WRITE | why);
-}
-
-/* A page of poison. */
-static inline void gpc_uffd_supply(int uffd, void *page)
-{
-	static uint8_t src[PAGE_SIZE] __aligned(PAGE_SIZE);
-	struct uffdio_copy copy = {
-		.dst = (uintptr_t)page,
-		.src = (uintptr_t)memset(src, GPC_POISON, PAGE_SIZE),
-		.len = PAGE_SIZE,
-	};
-
-	TEST_ASSERT(!ioctl(uffd, UFFDIO_COPY, &copy),
-		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_COPY)", -1));
-}
-
-static inline void gpc_uffd_supply_zeros(int uffd, void *page)
-{
-	struct uffdio_zeropage zero = { .range = { (uintptr_t)page, PAGE_SIZE } };
-
-	TEST_ASSERT(!ioctl(uffd, UFFDIO_ZEROPAGE, &zero),
-		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_ZEROPAGE)", -1));
-}
-
-/* The page is gone, and a fault of it the handler's to serve. */
-static inline int gpc_uffd_make_missing(void *page)
-{
-	int uffd = gpc_uffd_open(0);
-
-	gpc_uffd_register(uffd, page, PAGE_SIZE, UFFDIO_REGISTER_MODE_MISSING);
-	gpc_drop(page);
-	return uffd;
-}
+int gpc_uffd_open(uint64_t features);
+void gpc_uffd_register(int uffd, void *mem, size_t size, uint64_t mode);
+void gpc_uffd_await(int uffd, void *page, uint64_t why);
+void gpc_uffd_supply(int uffd, void *page);
+void gpc_uffd_supply_zeros(int uffd, void *page);
+int gpc_uffd_make_missing(void *page);
 
 /*
  * A thread that may fall asleep in KVM
@@ -99,130 +40,20 @@ struct gpc_task {
 	bool done;
 };
 
-static inline void *gpc_task_thread(void *data)
-{
-	struct gpc_task *task = data;
-
-	WRITE_ONCE(task->tid, gettid());
-	task->ret = task->fn(task->arg);
-	WRITE_ONCE(task->done, true);
-	return NULL;
-}
-
-static inline void gpc_task_start(struct gpc_task *task, int (*fn)(void *arg), void *arg)
-{
-	*task = (struct gpc_task) { .fn = fn, .arg = arg };
-	TEST_ASSERT(!pthread_create(&task->thread, NULL, gpc_task_thread, task),
-		    "Cannot create a thread");
-}
-
-static inline int gpc_task_finish(struct gpc_task *task)
-{
-	TEST_ASSERT(!pthread_join(task->thread, NULL), "Cannot join a thread");
-	return task->ret;
-}
-
-/* For a task that should end by itself: false if it has not within some seconds. */
-static inline bool gpc_task_ends(struct gpc_task *task)
-{
-	struct timespec limit;
-
-	clock_gettime(CLOCK_REALTIME, &limit);
-	limit.tv_sec += 5;
-	return !pthread_timedjoin_np(task->thread, NULL, &limit);
-}
-
-/*
- * Until the task has ended, or sleeps: 'S' where a signal wakes it, 'D' where an ordinary one
- * does not.
- */
-static inline void gpc_task_await_done_or(struct gpc_task *task, char sleep)
-{
-	char path[64], state = 0;
-	FILE *f;
-
-	while (!READ_ONCE(task->done) && state != sleep) {
-		usleep(1000);
-		if (!READ_ONCE(task->tid))
-			continue;
-		snprintf(path, sizeof(path), "/proc/self/task/%d/stat", task->tid);
-		f = fopen(path, "r");
-		if (!f)
-			continue;
-		/* proc_pid_stat(5): the name is in parentheses, the state behind it. */
-		if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
-			state = 0;
-		fclose(f);
-	}
-}
-
-/* False if the task waits for a page of @uffd instead. */
-static inline bool gpc_task_ends_unserved(struct gpc_task *task, int uffd)
-{
-	struct pollfd fault = { .fd = uffd, .events = POLLIN };
-	int faults;
-
-	/* poll() refuses a userfaultfd whose read() blocks. */
-	TEST_ASSERT(!fcntl(uffd, F_SETFL, O_NONBLOCK), __KVM_SYSCALL_ERROR("fcntl()", -1));
-	do {
-		faults = poll(&fault, 1, 1);
-	} while (!faults && !READ_ONCE(task->done));
-	TEST_ASSERT(faults >= 0 && !(fault.revents & POLLERR), "Cannot poll the userfaultfd");
-	TEST_ASSERT(!fcntl(uffd, F_SETFL, 0), __KVM_SYSCALL_ERROR("fcntl()", -1));
-	return !faults;
-}
-
-/* KVM updates the clock in @page, the guest looks at nothing. */
-static inline int gpc_task_update_fn(void *vcpu)
-{
-	gpc_update(vcpu);
-	return 0;
-}
-
-/* Returns when the update waits for the handler. */
-static inline void gpc_task_update(struct gpc_task *task, struct kvm_vcpu *vcpu,
-				   int uffd, void *page)
-{
-	gpc_task_start(task, gpc_task_update_fn, vcpu);
-	gpc_uffd_await(uffd, page, 0);
-}
+void gpc_task_start(struct gpc_task *task, int (*fn)(void *arg), void *arg);
+int gpc_task_finish(struct gpc_task *task);
+bool gpc_task_ends(struct gpc_task *task);
+void gpc_task_await_done_or(struct gpc_task *task, char sleep);
+bool gpc_task_ends_unserved(struct gpc_task *task, int uffd);
+int gpc_task_update_fn(void *vcpu);
+void gpc_task_update(struct gpc_task *task, struct kvm_vcpu *vcpu, int uffd, void *page);
 
 /*
  * A kick: the signal with which a VMM gets a vCPU's thread out of KVM_RUN
  */
 
-static struct kvm_vcpu *gpc_kicked;
-
-/* As VMMs do, for the case that the signal comes just before KVM_RUN. */
-static inline void gpc_exit_immediately(int signal)
-{
-	WRITE_ONCE(gpc_kicked->run->immediate_exit, 1);
-}
-
-static inline void gpc_catch_kicks(struct kvm_vcpu *vcpu)
-{
-	struct sigaction action = { .sa_handler = gpc_exit_immediately };
-
-	gpc_kicked = vcpu;
-	TEST_ASSERT(!sigaction(SIGUSR1, &action, NULL), __KVM_SYSCALL_ERROR("sigaction()", -1));
-}
-
-static inline int gpc_task_run_fn(void *vcpu)
-{
-	return __vcpu_run(vcpu) ? -errno : 0;
-}
-
-static inline void gpc_kick_out(struct kvm_vcpu *vcpu, struct gpc_task *task)
-{
-	TEST_ASSERT(!pthread_kill(task->thread, SIGUSR1), "Cannot send a signal");
-	TEST_ASSERT(gpc_task_ends(task), "A kick does not end KVM_RUN");
-	TEST_ASSERT_EQ(task->ret, -EINTR);
-
-	/* It touches no page either. */
-	gpc_task_start(task, gpc_task_run_fn, vcpu);
-	TEST_ASSERT(gpc_task_ends(task), "KVM_RUN waits in spite of immediate_exit");
-	TEST_ASSERT_EQ(task->ret, -EINTR);
-	vcpu->run->immediate_exit = 0;
-}
+void gpc_catch_kicks(struct kvm_vcpu *vcpu);
+int gpc_task_run_fn(void *vcpu);
+void gpc_kick_out(struct kvm_vcpu *vcpu, struct gpc_task *task);
 
 #endif /* SELFTEST_KVM_GPC_UFFD_H */

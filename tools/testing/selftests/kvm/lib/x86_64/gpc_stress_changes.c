@@ -1,11 +1,8 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * The stress test of the guest page cache: all that a VMM can do to the places that
  * hold the records.  Each change returns whether there is such a thing for the place.
  */
-#ifndef SELFTEST_KVM_GPC_STRESS_CHANGES_H
-#define SELFTEST_KVM_GPC_STRESS_CHANGES_H
-
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -36,18 +33,18 @@
 /* The page lives on at another address; the place has an empty one. */
 static bool move_page_out(struct changer *c, struct place *p)
 {
-	int k = pick_page(c, p);
+	int k = place_pick_page(c, p);
 	uint8_t *yard;
 
 	if (!p->anon)
 		return false;
 
 	yard = yard_next(c);
-	SYSCALL_OK(mremap(page_of(p, k), PAGE_SIZE, PAGE_SIZE,
+	SYSCALL_OK(mremap(place_page(p, k), PAGE_SIZE, PAGE_SIZE,
 			  MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, yard));
 	memset(yard, GPC_POISON, PAGE_SIZE);
-	if (rarely(c, 16))
-		assert_left_alone(p, yard, PAGE_SIZE);
+	if (changer_rarely(c, 16))
+		place_assert_left_alone(p, yard, PAGE_SIZE);
 	yard_advance(c);
 	return true;
 }
@@ -55,16 +52,16 @@ static bool move_page_out(struct changer *c, struct place *p)
 /* The page goes back to the kernel, and from there probably into the yard. */
 static bool move_page_in(struct changer *c, struct place *p)
 {
-	int k = pick_page(c, p);
+	int k = place_pick_page(c, p);
 	uint8_t *yard;
 
 	if (!p->anon)
 		return false;
 
 	yard = yard_next(c);
-	make_page(p, k, yard);
+	place_make_page(p, k, yard);
 	SYSCALL_OK(mremap(yard, PAGE_SIZE, PAGE_SIZE,
-			  MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, page_of(p, k)));
+			  MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, place_page(p, k)));
 	memset(yard, GPC_POISON, PAGE_SIZE);
 	yard_advance(c);
 	return true;
@@ -73,38 +70,38 @@ static bool move_page_in(struct changer *c, struct place *p)
 /* To the kernel, and probably into the ballast. */
 static bool drop_page(struct changer *c, struct place *p)
 {
-	int k = pick_page(c, p);
+	int k = place_pick_page(c, p);
 
 	if (!p->anon)
 		return false;
 
-	SYSCALL_OK(madvise(ballast_of(p), ballast_to(k), MADV_DONTNEED));
-	memset(ballast_of(p), GPC_POISON, BALLAST_SIZE);
+	SYSCALL_OK(madvise(place_ballast(p), place_ballast_to(k), MADV_DONTNEED));
+	memset(place_ballast(p), GPC_POISON, BALLAST_SIZE);
 	return true;
 }
 
 static bool map_over(struct changer *c, struct place *p)
 {
-	int k = pick_page(c, p);
+	int k = place_pick_page(c, p);
 	uint8_t *spare;
 	off_t old;
 
 	if (p->anon) {
-		SYSCALL_OK(mmap(ballast_of(p), ballast_to(k), PROT_READ | PROT_WRITE,
+		SYSCALL_OK(mmap(place_ballast(p), place_ballast_to(k), PROT_READ | PROT_WRITE,
 				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
-		memset(ballast_of(p), GPC_POISON, BALLAST_SIZE);
+		memset(place_ballast(p), GPC_POISON, BALLAST_SIZE);
 	} else {
 		spare = spare_next(c);
-		make_page(p, k, spare);
-		vmm_map(page_of(p, k), PAGE_SIZE, MAP_SHARED, vmm.file, c->spare[c->next]);
+		place_make_page(p, k, spare);
+		vmm_map(place_page(p, k), PAGE_SIZE, MAP_SHARED, vmm.file, c->spare[c->next]);
 
 		/* The file keeps the page. */
 		old = p->file[k];
 		p->file[k] = c->spare[c->next];
 		c->spare[c->next] = old;
 		memset(vmm.alias + old, GPC_POISON, PAGE_SIZE);
-		if (rarely(c, 16))
-			assert_left_alone(p, vmm.alias + old, PAGE_SIZE);
+		if (changer_rarely(c, 16))
+			place_assert_left_alone(p, vmm.alias + old, PAGE_SIZE);
 		yard_advance(c);
 	}
 	return true;
@@ -113,7 +110,7 @@ static bool map_over(struct changer *c, struct place *p)
 /* The file loses the page; the kernel gets it, then probably the yard. */
 static bool punch_hole(struct changer *c, struct place *p)
 {
-	int k = pick_page(c, p);
+	int k = place_pick_page(c, p);
 	uint8_t *yard;
 
 	if (p->anon)
@@ -130,25 +127,25 @@ static bool punch_hole(struct changer *c, struct place *p)
 
 static bool protect(struct changer *c, struct place *p)
 {
-	int k = pick_page(c, p);
+	int k = place_pick_page(c, p);
 	uint8_t copy[PAGE_SIZE];
 
 	if (p->anon) {
-		SYSCALL_OK(mprotect(ballast_of(p), ballast_to(k), PROT_READ));
-		if (rarely(c, 16)) {
-			memcpy(copy, page_of(p, k), PAGE_SIZE);
-			provoke(p);
-			TEST_ASSERT(!memcmp(copy, page_of(p, k), PAGE_SIZE),
+		SYSCALL_OK(mprotect(place_ballast(p), place_ballast_to(k), PROT_READ));
+		if (changer_rarely(c, 16)) {
+			memcpy(copy, place_page(p, k), PAGE_SIZE);
+			place_provoke(p);
+			TEST_ASSERT(!memcmp(copy, place_page(p, k), PAGE_SIZE),
 				    "place %d: written to while read-only", p->id);
 		}
 	} else {
-		SYSCALL_OK(mprotect(ballast_of(p), ballast_to(k), PROT_NONE));
-		if (rarely(c, 16)) {
-			assert_left_alone(p, vmm.alias + p->file[k], PAGE_SIZE);
-			make_page(p, k, vmm.alias + p->file[k]);
+		SYSCALL_OK(mprotect(place_ballast(p), place_ballast_to(k), PROT_NONE));
+		if (changer_rarely(c, 16)) {
+			place_assert_left_alone(p, vmm.alias + p->file[k], PAGE_SIZE);
+			place_make_page(p, k, vmm.alias + p->file[k]);
 		}
 	}
-	SYSCALL_OK(mprotect(ballast_of(p), ballast_to(k), PROT_READ | PROT_WRITE));
+	SYSCALL_OK(mprotect(place_ballast(p), place_ballast_to(k), PROT_READ | PROT_WRITE));
 	return true;
 }
 
@@ -178,7 +175,7 @@ static bool copy_on_write(struct changer *c, struct place *p)
 		_exit(!!memcmp(copy, p->hva, PLACE_SIZE));
 	}
 
-	provoke(p);
+	place_provoke(p);
 	TEST_ASSERT(write(pipefd[1], &byte, 1) == 1, "Cannot write to the child");
 	TEST_ASSERT(waitpid(pid, &status, 0) == pid && WIFEXITED(status), "Lost the child");
 	TEST_ASSERT(!WEXITSTATUS(status), "place %d: written to the child's page (%d)",
@@ -190,14 +187,14 @@ static bool copy_on_write(struct changer *c, struct place *p)
 
 static bool page_out(struct changer *c, struct place *p)
 {
-	return !madvise(ballast_of(p), ballast_to(PLACE_PAGES - 1), MADV_PAGEOUT);
+	return !madvise(place_ballast(p), place_ballast_to(PLACE_PAGES - 1), MADV_PAGEOUT);
 }
 
 /* To the other node, if there are two; else off pages said to be failing. */
 static bool migrate(struct changer *c, struct place *p)
 {
 	int node = -1, status = -1;
-	void *page = page_of(p, pick_page(c, p));
+	void *page = place_page(p, place_pick_page(c, p));
 
 	(void)syscall(__NR_move_pages, 0, 1ul, &page, NULL, &node, 0);
 	if (node == 0 || node == 1) {
@@ -215,7 +212,7 @@ static bool migrate(struct changer *c, struct place *p)
 /* All small pages of the area move into one huge page. */
 static bool collapse(struct changer *c, struct place *p)
 {
-	void *ballast = ballast_of(p);
+	void *ballast = place_ballast(p);
 
 	/* If it is one already, it falls apart first. */
 	pthread_mutex_lock(&p->lock);
@@ -228,16 +225,20 @@ static bool collapse(struct changer *c, struct place *p)
 /* ksmd merges what is equal, if only the page next to that of the record. */
 static bool unmerge(struct changer *c, struct place *p)
 {
-	return p->anon && !madvise(ballast_of(p), ballast_to(PLACE_PAGES - 1), MADV_UNMERGEABLE) &&
-	       !madvise(ballast_of(p), ballast_to(PLACE_PAGES - 1), MADV_MERGEABLE);
+	const size_t size = place_ballast_to(PLACE_PAGES - 1);
+
+	return p->anon && !madvise(place_ballast(p), size, MADV_UNMERGEABLE) &&
+	       !madvise(place_ballast(p), size, MADV_MERGEABLE);
 }
 
 static bool change_protection(struct changer *c, struct place *p)
 {
+	const size_t size = place_ballast_to(PLACE_PAGES - 1);
+	void *ballast = place_ballast(p);
+
 	pthread_mutex_lock(&p->lock);
-	SYSCALL_OK(mprotect(ballast_of(p), ballast_to(PLACE_PAGES - 1),
-			    PROT_READ | PROT_WRITE | PROT_EXEC));
-	SYSCALL_OK(mprotect(ballast_of(p), ballast_to(PLACE_PAGES - 1), PROT_READ | PROT_WRITE));
+	SYSCALL_OK(mprotect(ballast, size, PROT_READ | PROT_WRITE | PROT_EXEC));
+	SYSCALL_OK(mprotect(ballast, size, PROT_READ | PROT_WRITE));
 	pthread_mutex_unlock(&p->lock);
 	return true;
 }
@@ -257,55 +258,55 @@ static void set_slot(const struct place *p, int i, uint64_t gpa, void *hva)
 				  gpa + i * PAGE_SIZE, hva ? slot_size(p) : 0, hva);
 }
 
-static void set_slots(const struct place *p, uint64_t gpa, bool there)
+void place_set_slots(const struct place *p, uint64_t gpa, bool there)
 {
 	int i;
 
 	for (i = 0; i < PLACE_SIZE / slot_size(p); i++)
-		set_slot(p, i, gpa, there ? page_of(p, i) : NULL);
+		set_slot(p, i, gpa, there ? place_page(p, i) : NULL);
 }
 
 static void assert_place_left_alone(struct place *p)
 {
 	int k;
 
-	assert_left_alone(p, p->hva, PLACE_SIZE);
+	place_assert_left_alone(p, p->hva, PLACE_SIZE);
 	for (k = 0; k < PLACE_PAGES; k++)
-		make_page(p, k, page_of(p, k));
+		place_make_page(p, k, place_page(p, k));
 }
 
 static bool recreate_slot(struct changer *c, struct place *p)
 {
-	set_slots(p, PLACE_GPA(p->id), false);
-	if (!p->by_hva && rarely(c, 4))
+	place_set_slots(p, PLACE_GPA(p->id), false);
+	if (!p->by_hva && changer_rarely(c, 4))
 		assert_place_left_alone(p);
-	set_slots(p, PLACE_GPA(p->id), true);
+	place_set_slots(p, PLACE_GPA(p->id), true);
 	return true;
 }
 
 static bool move_slot(struct changer *c, struct place *p)
 {
-	set_slots(p, PLACE_GPA(p->id) + AWAY, true);
-	if (!p->by_hva && rarely(c, 4))
+	place_set_slots(p, PLACE_GPA(p->id) + AWAY, true);
+	if (!p->by_hva && changer_rarely(c, 4))
 		assert_place_left_alone(p);
-	set_slots(p, PLACE_GPA(p->id), true);
+	place_set_slots(p, PLACE_GPA(p->id), true);
 	return true;
 }
 
 /* Other memory comes to the address, in one of two memslots perhaps. */
 static bool divert_slot(struct changer *c, struct place *p)
 {
-	int i = p->two_slots ? pick_page(c, p) : 0;
+	int i = p->two_slots ? place_pick_page(c, p) : 0;
 
 	set_slot(p, i, PLACE_GPA(p->id), NULL);
 	set_slot(p, i, PLACE_GPA(p->id), c->diversion);
-	if (!p->by_hva && rarely(c, 4)) {
-		assert_left_alone(p, page_of(p, i), slot_size(p));
-		make_page(p, 0, page_of(p, 0));
-		make_page(p, 1, page_of(p, 1));
+	if (!p->by_hva && changer_rarely(c, 4)) {
+		place_assert_left_alone(p, place_page(p, i), slot_size(p));
+		place_make_page(p, 0, place_page(p, 0));
+		place_make_page(p, 1, place_page(p, 1));
 	}
 	set_slot(p, i, PLACE_GPA(p->id), NULL);
-	set_slot(p, i, PLACE_GPA(p->id), page_of(p, i));
+	set_slot(p, i, PLACE_GPA(p->id), place_page(p, i));
 	return true;
 }
 
@@ -314,7 +315,7 @@ static bool change_slot_flags(struct changer *c, struct place *p)
 {
 	pthread_mutex_lock(&p->lock);
 	p->flags ^= KVM_MEM_LOG_DIRTY_PAGES;
-	set_slots(p, PLACE_GPA(p->id), true);
+	place_set_slots(p, PLACE_GPA(p->id), true);
 	pthread_mutex_unlock(&p->lock);
 	return true;
 }
@@ -341,15 +342,14 @@ static int set_vcpu_attr(const struct place *p, uint16_t type, uint64_t addr)
 	return __vcpu_ioctl(vmm.vcpu[p->vcpu], KVM_XEN_VCPU_SET_ATTR, &attr);
 }
 
-static int set_vm_attr(uint16_t type, uint64_t addr)
+int vmm_set_attr(uint16_t type, uint64_t addr)
 {
 	struct kvm_xen_hvm_attr attr = { .type = type, .u.shared_info.gfn = addr };
 
 	return __vm_ioctl(vmm.vm, KVM_XEN_HVM_SET_ATTR, &attr);
 }
 
-/* Bind the record to where the place says that it is, or unbind it. */
-static void bind_record(const struct place *p, bool on)
+void place_bind(const struct place *p, bool on)
 {
 	uint64_t gpa = PLACE_GPA(p->id) + p->offset;
 	uint64_t hva = (uintptr_t)p->hva + p->offset;
@@ -376,9 +376,9 @@ static void bind_record(const struct place *p, bool on)
 		break;
 	case SHARED_INFO:
 		r = p->by_hva ?
-		    set_vm_attr(KVM_XEN_ATTR_TYPE_SHARED_INFO_HVA, on ? hva : 0) :
-		    set_vm_attr(KVM_XEN_ATTR_TYPE_SHARED_INFO,
-				on ? gpa / PAGE_SIZE : KVM_XEN_INVALID_GFN);
+		    vmm_set_attr(KVM_XEN_ATTR_TYPE_SHARED_INFO_HVA, on ? hva : 0) :
+		    vmm_set_attr(KVM_XEN_ATTR_TYPE_SHARED_INFO,
+				 on ? gpa / PAGE_SIZE : KVM_XEN_INVALID_GFN);
 		break;
 	}
 	TEST_ASSERT(!r, "place %d: cannot be %s: %s", p->id, on ? "bound" : "unbound",
@@ -388,7 +388,7 @@ static void bind_record(const struct place *p, bool on)
 /* Where the record goes next: not a byte in common with where it is. */
 static size_t pick_offset(struct changer *c, const struct place *p)
 {
-	const size_t size = records[p->kind].end, end = PAGE_SIZE - size;
+	const size_t size = place_records[p->kind].end, end = PAGE_SIZE - size;
 	size_t offset;
 
 	do {
@@ -396,14 +396,14 @@ static size_t pick_offset(struct changer *c, const struct place *p)
 		switch (p->kind) {
 		case KVMCLOCK:
 		case TIME_INFO:
-			offset = rarely(c, 4) ? end : offset % end & ~3ul;
-			offset += rarely(c, 2) * PAGE_SIZE;
+			offset = changer_rarely(c, 4) ? end : offset % end & ~3ul;
+			offset += changer_rarely(c, 2) * PAGE_SIZE;
 			break;
 		case VCPU_INFO:	/* the guest's and KVM's atomic operations */
 			offset = offset % PLACE_SIZE & ~(size - 1);
 			break;
 		case RUNSTATE:	/* mostly across the pages' border, at any byte */
-			offset = rarely(c, 4) ? offset % (PLACE_SIZE - size) :
+			offset = changer_rarely(c, 4) ? offset % (PLACE_SIZE - size) :
 						PAGE_SIZE - 1 - offset % (size - 1);
 			break;
 		case SHARED_INFO:
@@ -418,32 +418,66 @@ static size_t pick_offset(struct changer *c, const struct place *p)
 
 static bool deactivate(struct changer *c, struct place *p)
 {
-	bind_record(p, false);
-	if (rarely(c, 4))
-		assert_left_alone(p, p->hva, PLACE_SIZE);
+	place_bind(p, false);
+	if (changer_rarely(c, 4))
+		place_assert_left_alone(p, p->hva, PLACE_SIZE);
 	p->offset = pick_offset(c, p);
-	p->by_hva = (p->kind == VCPU_INFO || p->kind == SHARED_INFO) && rarely(c, 2);
-	make_page(p, 0, page_of(p, 0));
-	make_page(p, 1, page_of(p, 1));
-	bind_record(p, true);
+	p->by_hva = (p->kind == VCPU_INFO || p->kind == SHARED_INFO) && changer_rarely(c, 2);
+	place_make_page(p, 0, place_page(p, 0));
+	place_make_page(p, 1, place_page(p, 1));
+	place_bind(p, true);
 	return true;
 }
 
 /* Straight to another address. */
 static bool move_record(struct changer *c, struct place *p)
 {
-	size_t size = records[p->kind].end - records[p->kind].start;
+	size_t size = place_records[p->kind].end - place_records[p->kind].start;
 	void *from, *to;
 
-	from = p->hva + p->offset + records[p->kind].start;
+	from = p->hva + p->offset + place_records[p->kind].start;
 	p->offset = pick_offset(c, p);
-	to = p->hva + p->offset + records[p->kind].start;
+	to = p->hva + p->offset + place_records[p->kind].start;
 	memset(to, 0, size);
-	bind_record(p, true);
+	place_bind(p, true);
 	memset(from, GPC_POISON, size);
-	if (rarely(c, 4))
-		assert_left_alone(p, from, size);
+	if (changer_rarely(c, 4))
+		place_assert_left_alone(p, from, size);
 	return true;
 }
 
-#endif /* SELFTEST_KVM_GPC_STRESS_CHANGES_H */
+/* What a case has going on, one thread each. */
+const struct change stress_replacing[] = {
+	{ "move_page_out",	move_page_out,		4, true },
+	{ "move_page_in",	move_page_in,		2, true },
+	{ "drop_page",		drop_page,		2, true },
+	{ "map_over",		map_over,		4, true },
+	{ "punch_hole",		punch_hole,		4, true },
+	{ "protect",		protect,		2, true },
+	{ }
+};
+
+const struct change stress_keeping[] = {
+	{ "change_protection",	change_protection,	8 },
+	{ "migrate",		migrate,		8 },
+	{ "page_out",		page_out,		2 },
+	{ "collapse",		collapse,		1 },
+	{ "unmerge",		unmerge,		1 },
+	{ "copy_on_write",	copy_on_write,		1 },
+	{ }
+};
+
+const struct change stress_slots[] = {
+	{ "recreate_slot",	recreate_slot,		1, true },
+	{ "move_slot",		move_slot,		1, true },
+	{ "divert_slot",	divert_slot,		1, true },
+	{ "change_slot_flags",	change_slot_flags,	3 },
+	{ "change_other_slot",	change_other_slot,	3 },
+	{ }
+};
+
+const struct change stress_activity[] = {
+	{ "deactivate",		deactivate,		1, true },
+	{ "move_record",	move_record,		1, true },
+	{ }
+};

@@ -1,12 +1,11 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * The stress test of the guest page cache: the guest.  gpc_stress.h says what it may
  * see, and why.
  */
-#ifndef SELFTEST_KVM_GPC_STRESS_GUEST_H
-#define SELFTEST_KVM_GPC_STRESS_GUEST_H
-
 #include "gpc_stress.h"
+
+struct stress stress;
 
 /*
  * Reading a record, once
@@ -305,7 +304,7 @@ static void take_events(struct vcpu_state *me)
  * The upcall is left for take_events().  It would be raised again at once, as long
  * as it is pending, so interrupts stay off until that has been called.
  */
-static void upcall_handler(struct ex_regs *regs)
+void stress_upcall_handler(struct ex_regs *regs)
 {
 	regs->rflags &= ~RFLAGS_IF;
 }
@@ -359,7 +358,7 @@ static void poll_timer(struct vcpu_state *me)
 	xen_hypercall(HYPERVISOR_SCHED_OP, SCHEDOP_POLL, &poll);
 }
 
-static void stress_guest(struct vcpu_state *me)
+void stress_guest(struct vcpu_state *me)
 {
 	uint64_t round;
 	int i, vcpu;
@@ -382,5 +381,3 @@ static void stress_guest(struct vcpu_state *me)
 		GUEST_SYNC(0);
 	}
 }
-
-#endif /* SELFTEST_KVM_GPC_STRESS_GUEST_H */
