@@ -340,7 +340,8 @@ refresh_patch()
 		fi
 	done
 	tree=$(GIT_INDEX_FILE=$index git -C "$TREE" write-tree)
-	for f in $(overlay_placed); do
+	# Not those of other patches: one may have an overlay file as it was at an earlier step.
+	for f in $(adds "$PATCHES/$p" | placed); do
 		except+=(":(exclude)$f")
 	done
 	{
