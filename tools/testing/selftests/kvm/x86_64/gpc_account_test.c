@@ -7,9 +7,9 @@
 #include <pthread.h>
 #include <sys/resource.h>
 
+#include "gpc_harness.h"
 #include "gpc_rival.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 #define RECORD_GPA	GPC_SPAN_GPA
 

@@ -3,8 +3,8 @@
  * The APIC-access page of L2, of which hardware knows the address: L2's accesses are
  * virtualized, whatever page the VMM puts there.
  */
+#include "gpc_harness.h"
 #include "gpc_nested.h"
-#include "kvm_test_harness.h"
 
 #define ROUNDS		30
 #define TPR		0x50

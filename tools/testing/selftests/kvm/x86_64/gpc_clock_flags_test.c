@@ -3,8 +3,8 @@
  * A guest with three clocks, kvmclock and Xen's two: PVCLOCK_GUEST_STOPPED shows in
  * kvmclock only, and the TSC reference stays when Xen's shared_info is set.
  */
+#include "gpc_harness.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 /* Each in a page of its own. */
 #define KVMCLOCK	0

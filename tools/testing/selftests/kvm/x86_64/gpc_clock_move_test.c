@@ -3,8 +3,7 @@
  * kvmclock, when its guest address changes, or the memslots do: KVM writes the
  * clock where the guest has it now and nowhere else.
  */
-#include "gpc.h"
-#include "kvm_test_harness.h"
+#include "gpc_harness.h"
 
 #define LAST_OFFSET	(PAGE_SIZE - GPC_CLOCK_SIZE)
 

@@ -4,8 +4,7 @@
  * is read back, the guest runs on, nothing is written; the clock appears as
  * soon as the VMM has mended the memory, without the guest's doing.
  */
-#include "gpc.h"
-#include "kvm_test_harness.h"
+#include "gpc_harness.h"
 
 FIXTURE(gpc_refuse)
 {

@@ -8,8 +8,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "gpc.h"
-#include "kvm_test_harness.h"
+#include "gpc_harness.h"
 
 #include <linux/falloc.h>
 #include <linux/mempolicy.h>

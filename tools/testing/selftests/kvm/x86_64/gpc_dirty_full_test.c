@@ -6,8 +6,8 @@
 #include <asm/barrier.h>
 
 #include "apic.h"
+#include "gpc_harness.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 /* The least that has room for all that KVM keeps in reserve, PML's entries too. */
 #define RING_ENTRIES	1024

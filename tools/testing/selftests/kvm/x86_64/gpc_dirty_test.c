@@ -5,8 +5,8 @@
  *
  * The guest itself touches none of this memory.
  */
+#include "gpc_harness.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 #include <asm/barrier.h>
 

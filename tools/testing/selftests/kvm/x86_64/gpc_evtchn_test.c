@@ -5,8 +5,8 @@
  */
 #include <sys/time.h>
 
+#include "gpc_harness.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 /* In a page and a memslot of its own each. */
 #define SHINFO_GPA	GPC_GPA

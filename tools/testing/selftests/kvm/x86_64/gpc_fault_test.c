@@ -8,11 +8,11 @@
  * An operation is made again and again, with the first of its faults, the second, and so
  * on, until it gets by without one.
  */
+#include "gpc_harness.h"
 #include "gpc_fault.h"
 #include "gpc_reserve.h"
 #include "gpc_area.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP	4

@@ -3,8 +3,7 @@
  * Caches of memory that the VMM has mapped from a guest_memfd, in a memslot of nothing but
  * that: KVM writes to the pages that the guest sees, and to none that the file has lost.
  */
-#include "gpc.h"
-#include "kvm_test_harness.h"
+#include "gpc_harness.h"
 
 #include <linux/falloc.h>
 

@@ -3,8 +3,8 @@
  * Caches of guest memory that is converted between shared and private: KVM writes shared
  * memory only while it is the guest's.
  */
+#include "gpc_harness.h"
 #include "gpc_uffd.h"
-#include "kvm_test_harness.h"
 
 #include <linux/falloc.h>
 

@@ -8,8 +8,7 @@
 #include <sys/sysinfo.h>
 #include <time.h>
 
-#include "gpc.h"
-#include "kvm_test_harness.h"
+#include "gpc_harness.h"
 
 /* Layout of the 64-bit ABI in Xen's public headers, xen.h and arch-x86/xen.h. */
 #define VCPU_INFO_SIZE	64

@@ -3,9 +3,8 @@
  * Xen hypercalls that KVM answers itself: which it does for the guest's kernel only,
  * and with ports only that the shared info has bits for.
  */
-#include "gpc.h"
+#include "gpc_harness.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 /* Xen's public headers xen.h, version.h and sched.h. */
 #define XEN_VERSION	17

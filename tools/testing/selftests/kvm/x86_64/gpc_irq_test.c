@@ -16,8 +16,7 @@
 #include <sys/timerfd.h>
 #include <time.h>
 
-#include "gpc.h"
-#include "kvm_test_harness.h"
+#include "gpc_harness.h"
 
 /* In a vCPU info, aligned as Xen has it. */
 #define VCPU_INFO	GPC_CLOCK

@@ -5,9 +5,9 @@
  * does to stop a VM: KVM_RUN returns, and the record is written by the run that finds
  * the page.
  */
+#include "gpc_harness.h"
 #include "gpc_uffd.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 #define KICKS		3
 

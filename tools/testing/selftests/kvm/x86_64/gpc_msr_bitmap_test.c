@@ -3,8 +3,8 @@
  * L1's MSR bitmap, which KVM reads at VM-Enter: L2 reads the TPR of the virtual-APIC page as
  * an MSR of its x2APIC.  If KVM ran L2 without the bitmap, L2 would get the TPR of L1's APIC.
  */
+#include "gpc_harness.h"
 #include "gpc_nested.h"
-#include "kvm_test_harness.h"
 
 #define TPR		0x50
 

@@ -8,9 +8,9 @@
  * all that is true of it: the page is not in the kernel's direct map.  So it is
  * with device memory that begins where RAM ends.
  */
+#include "gpc_harness.h"
 #include "gpc_reserve.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 /* Struct pages are made for so much at a time: SECTION_SIZE_BITS of sparsemem.h. */
 #define SECTION_SIZE	BIT(27)

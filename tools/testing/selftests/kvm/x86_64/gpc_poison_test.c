@@ -8,8 +8,7 @@
  */
 #include <signal.h>
 
-#include "gpc.h"
-#include "kvm_test_harness.h"
+#include "gpc_harness.h"
 
 #include <linux/falloc.h>
 

@@ -16,7 +16,7 @@
 #include <time.h>
 
 #include "gpc_area.h"
-#include "kvm_test_harness.h"
+#include "gpc_harness.h"
 
 /* Many page tables' worth: between two of them a thread can be stopped. */
 #define AREA_SIZE	(16ul << 20)

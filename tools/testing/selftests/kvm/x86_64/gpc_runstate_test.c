@@ -7,8 +7,8 @@
 #include <pthread.h>
 #include <semaphore.h>
 
+#include "gpc_harness.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 /* Records begin anywhere in the 128 bytes around the page end. */
 #define FIRST_OFFSET	(-64)

@@ -10,8 +10,8 @@
  */
 #include <pthread.h>
 
+#include "gpc_harness.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 /* The runstate lies anywhere in two pages, across their end too; the others in the third. */
 #define MISC_PAGE	2

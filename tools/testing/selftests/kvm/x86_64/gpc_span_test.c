@@ -3,8 +3,8 @@
  * A record across the end of a page: KVM finds it in both pages, wherever each of
  * them is, and follows when the one is taken away, or the other, or both.
  */
+#include "gpc_harness.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 /* The entry time is in the first page, the rest, from within a word, in the second. */
 #define RECORD	(GPC_SPAN_END - 20)

@@ -7,9 +7,8 @@
 #include <pthread.h>
 #include <sys/wait.h>
 
-#include "gpc.h"
+#include "gpc_harness.h"
 #include "gpc_rival.h"
-#include "kvm_test_harness.h"
 
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT	21

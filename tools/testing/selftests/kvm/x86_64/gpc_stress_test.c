@@ -14,8 +14,8 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
+#include "gpc_harness.h"
 #include "gpc_stress_places.h"
-#include "kvm_test_harness.h"
 
 #define IRQFD_GSI		32
 #define TIMEOUT_S		1200

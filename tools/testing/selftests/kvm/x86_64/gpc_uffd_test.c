@@ -6,9 +6,9 @@
  */
 #include <sys/wait.h>
 
+#include "gpc_harness.h"
 #include "gpc_uffd.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 #include <linux/falloc.h>
 

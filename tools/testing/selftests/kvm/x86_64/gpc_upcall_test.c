@@ -6,8 +6,7 @@
  */
 #include <pthread.h>
 
-#include "gpc.h"
-#include "kvm_test_harness.h"
+#include "gpc_harness.h"
 
 #define UPCALL_VECTOR	0x20
 #define ROUNDS		3000

@@ -5,8 +5,8 @@
  */
 #include <linux/falloc.h>
 
+#include "gpc_harness.h"
 #include "gpc_nested.h"
-#include "kvm_test_harness.h"
 
 #ifndef MADV_SOFT_OFFLINE
 #define MADV_SOFT_OFFLINE	101

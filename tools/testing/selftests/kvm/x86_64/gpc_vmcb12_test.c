@@ -6,8 +6,8 @@
  * L2 stops twice in each run: at L2_PORT, with vmcb12 read and not yet written, and, by
  * VMMCALL, in L1.  It counts its runs in RAX, which is in vmcb12.
  */
+#include "gpc_harness.h"
 #include "gpc_uffd.h"
-#include "kvm_test_harness.h"
 #include "svm_util.h"
 
 #ifndef MADV_SOFT_OFFLINE

@@ -10,8 +10,8 @@
 #include <sys/mount.h>
 #include <time.h>
 
+#include "gpc_harness.h"
 #include "gpc_xen.h"
-#include "kvm_test_harness.h"
 
 #define PAGES		64
 #define SIZE		(PAGES * PAGE_SIZE)

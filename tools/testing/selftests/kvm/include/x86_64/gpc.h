@@ -74,8 +74,11 @@ uint64_t gpc_monotonic_ns(void);
 extern struct gpc_step gpc_step;
 extern uint64_t gpc_era;	/* time at which the last KVM_SET_CLOCK set the clock */
 
-/* Of the test that runs. */
+struct __test_metadata;
+
+/* Of the test that runs, and how it is skipped: see gpc_harness.h. */
 extern struct __test_metadata *gpc_metadata;
+extern void (*gpc_skip_fn)(struct __test_metadata *metadata, const char *reason);
 
 void __noreturn __printf(1, 2) gpc_skip(const char *fmt, ...);
 
