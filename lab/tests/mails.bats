@@ -61,7 +61,8 @@ top_of_series()
 	is "$(sed -n '/^This series/,/^It is/p' "$cover")" $'This series is about caches.\n\nIt is short.'
 	is "$(grep -c 'HERE' "$cover" || :)" 0
 	grep -q '^  KVM: pfncache: Write it anew$' "$cover"
-	grep -q '^base-commit: ' "$cover"
+	grep -qx "Base: v[0-9.]* of linux-stable, as it is in Debian's linux-source-6.12 $BASE_VERSION" "$cover"
+	is "$(grep -c '^base-commit: ' "$cover" || :)" 0
 }
 
 @test "mails: the cover's subject is taken as it stands" {

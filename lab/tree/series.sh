@@ -381,17 +381,47 @@ series_mails()
 	git -C "$git" -c format.signature="$BASE_VERSION" format-patch -q --no-renames \
 		--src-prefix=a/ --dst-prefix=b/ -U3 --no-color --no-ext-diff --no-attach --suffix=.patch \
 		--numbered --no-thread --no-signoff --no-cc --no-to --no-notes \
-		--base=base --cover-letter --cover-from-description=none \
+		--no-base --cover-letter --cover-from-description=none \
 		-o "$t" base..series
-	cover_letter "$t"/0000-cover-letter.patch
+	recipients "$git" "$t" >"$git/recipients"
+	cover_letter "$t"/0000-cover-letter.patch "$git/recipients"
 	rm -rf "$git" "$BUILD/series"
 	mv "$t" "$BUILD/series"
 }
 
-# patches/cover: first line the subject, the rest the text
+# base_named: the base as a reader finds it, who does not have our repository
+base_named()
+{
+	local version=v${BASE_VERSION%%-*}
+
+	case $BASE_KIND in
+	kdir) git -C "$KDIR" rev-parse HEAD 2>/dev/null || echo "Linux $version" ;;
+	tarball) echo "$version of linux-stable" ;;
+	*) echo "$version of linux-stable, as it is in Debian's linux-source-$BASE_SERIES $BASE_VERSION" ;;
+	esac
+}
+
+# recipients GIT DIR: To: and Cc: for the mails in DIR, by the kernel's get_maintainer.pl
+# and the series' MAINTAINERS
+recipients()
+{
+	git -C "$1" show base:scripts/get_maintainer.pl >"$1/get_maintainer.pl" 2>/dev/null || return 0
+	git -C "$1" show series:MAINTAINERS >"$1/MAINTAINERS"
+	find "$2" -name '*.patch' ! -name '0000-*' | sort |
+		xargs perl "$1/get_maintainer.pl" --no-tree --mpath "$1/MAINTAINERS" --nogit \
+			--nogit-fallback --nofixes --rolestats |
+		awk '
+			{ field = /\((maintainer|supporter):/ ? "To" : "Cc"
+			  sub(/ \((maintainer|supporter|reviewer|[a-z ]*list)[:)].*/, "")
+			  all[field] = all[field] (all[field] == "" ? field ": " : ",\n    ") $0 }
+			END { if ("To" in all) print all["To"]; if ("Cc" in all) print all["Cc"] }'
+}
+
+# cover_letter MAIL RECIPIENTS: from patches/cover, whose first line is the subject, the
+# rest the text
 cover_letter()
 {
-	awk -v cover="$TOP/patches/cover" '
+	awk -v cover="$TOP/patches/cover" -v recipients="$2" -v base="$(base_named)" '
 		function put(mark, text,   i) {
 			i = index($0, mark)
 			if (i) $0 = substr($0, 1, i - 1) text substr($0, i + length(mark))
@@ -400,7 +430,9 @@ cover_letter()
 			getline subject < cover
 			getline line < cover
 			while ((getline line < cover) > 0) text = text (text == "" ? "" : "\n") line
+			text = text "\n\nBase: " base
 		}
+		/^Subject: / { while ((getline line < recipients) > 0) print line }
 		{ put("*** SUBJECT HERE ***", subject); put("*** BLURB HERE ***", text); print }' "$1" >"$1.tmp"
 	mv "$1.tmp" "$1"
 }
