@@ -39,20 +39,9 @@ FIXTURE_TEARDOWN(gpc_clock)
 
 #define CLOCK_TEST(test) KVM_ONE_VCPU_TEST(gpc_clock, test, gpc_guest)
 
-/* Have the guest turn its clock on, in the second page of @mem. */
-static void *clock_on(struct kvm_vcpu *vcpu, void *mem, size_t size)
-{
-	void *page = mem + (GPC_CLOCK - GPC_GPA);
-
-	gpc_slot(vcpu->vm, 0, GPC_GPA, size, mem);
-	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPC_CLOCK | KVM_MSR_ENABLED);
-	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
-	return page;
-}
-
 static void *clock_on_anon(struct kvm_vcpu *vcpu)
 {
-	return clock_on(vcpu, gpc_mmap_anon(NULL), GPC_SIZE);
+	return gpc_clock_on(vcpu, gpc_mmap_anon(NULL), GPC_SIZE);
 }
 
 /* KVM finds the present page by itself, and again when the VMM has touched it. */
@@ -260,7 +249,7 @@ CLOCK_TEST(follows_thp_collapse)
 {
 	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page, *hoard;
 
-	page = clock_on(vcpu, mem, GPC_HUGE_SIZE);
+	page = gpc_clock_on(vcpu, mem, GPC_HUGE_SIZE);
 	memset(page, GPC_POISON, PAGE_SIZE);
 	gpc_make_huge(mem);
 	hoard = gpc_hoard();
@@ -276,7 +265,7 @@ CLOCK_TEST(survives_thp_mapping_split)
 	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page;
 
 	gpc_make_huge(mem);
-	page = clock_on(vcpu, mem, GPC_HUGE_SIZE);
+	page = gpc_clock_on(vcpu, mem, GPC_HUGE_SIZE);
 	TEST_ASSERT(!mprotect(mem + GPC_HUGE_SIZE / 2, PAGE_SIZE, PROT_READ),
 		    __KVM_SYSCALL_ERROR("mprotect()", -1));
 	assert_follows(vcpu, page);
@@ -289,7 +278,7 @@ CLOCK_TEST(follows_madvise_dontneed_within_thp)
 	uint64_t pfn;
 
 	gpc_make_huge(mem);
-	page = clock_on(vcpu, mem, GPC_HUGE_SIZE);
+	page = gpc_clock_on(vcpu, mem, GPC_HUGE_SIZE);
 	pfn = gpc_pfn(page);
 	TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_DONTNEED),
 		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
@@ -306,7 +295,7 @@ CLOCK_TEST(survives_thp_split)
 	bool split;
 
 	gpc_make_huge(mem);
-	page = clock_on(vcpu, mem, GPC_HUGE_SIZE);
+	page = gpc_clock_on(vcpu, mem, GPC_HUGE_SIZE);
 
 	/* Documentation/admin-guide/mm/transhuge.rst names no other way. */
 	GPC_REQUIRE(mkdtemp(dir), "no folder under /tmp for debugfs");
@@ -337,7 +326,7 @@ CLOCK_TEST(follows_hugetlb_replacement)
 	TEST_ASSERT(!madvise(other, GPC_HUGE_SIZE, MADV_DONTNEED),
 		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
 
-	page = clock_on(vcpu, mem, GPC_HUGE_SIZE);
+	page = gpc_clock_on(vcpu, mem, GPC_HUGE_SIZE);
 	pfn = gpc_pfn(mem);
 
 	TEST_ASSERT(!madvise(mem, GPC_HUGE_SIZE, MADV_DONTNEED),
@@ -359,7 +348,7 @@ CLOCK_TEST(follows_memfd_punch_hole)
 	int fd = kvm_memfd_alloc(GPC_SIZE, false);
 	void *alias = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
 	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
-	void *page = clock_on(vcpu, mem, GPC_SIZE), *hoard;
+	void *page = gpc_clock_on(vcpu, mem, GPC_SIZE), *hoard;
 
 	memset(page, GPC_POISON, PAGE_SIZE);
 	TEST_ASSERT(!fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -378,7 +367,7 @@ CLOCK_TEST(follows_memfd_mapped_at_another_offset)
 	int fd = kvm_memfd_alloc(2 * GPC_SIZE, false);
 	void *alias = gpc_mmap(NULL, 2 * GPC_SIZE, MAP_SHARED, fd, 0);
 	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
-	void *page = clock_on(vcpu, mem, GPC_SIZE);
+	void *page = gpc_clock_on(vcpu, mem, GPC_SIZE);
 
 	memset(page, GPC_POISON, PAGE_SIZE);
 	gpc_mmap(mem, GPC_SIZE, MAP_SHARED, fd, GPC_SIZE);

@@ -32,21 +32,11 @@ FIXTURE_TEARDOWN(gpc_pfnmap)
 
 #define PFNMAP_TEST(test) KVM_ONE_VCPU_TEST(gpc_pfnmap, test, gpc_guest)
 
-static void *clock_on(struct kvm_vcpu *vcpu, void *mem)
-{
-	void *page = mem + (GPC_CLOCK - GPC_GPA);
-
-	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
-	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPC_CLOCK | KVM_MSR_ENABLED);
-	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
-	return page;
-}
-
 static void assert_each_page_served(struct kvm_vcpu *vcpu, void *mem)
 {
 	int i;
 
-	clock_on(vcpu, mem);
+	gpc_clock_on(vcpu, mem, GPC_SIZE);
 	for (i = 0; i < GPC_PAGES; i++) {
 		uint64_t gpa = GPC_GPA + i * PAGE_SIZE + 64 * i;
 
@@ -67,7 +57,7 @@ PFNMAP_TEST(follows_mmap_over_it)
 	void *mem = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE), *page;
 
 	memset(alias, GPC_POISON, GPC_RESERVE_SIZE);
-	page = clock_on(vcpu, mem);
+	page = gpc_clock_on(vcpu, mem, GPC_SIZE);
 	TEST_ASSERT(!memcmp(mem, alias, GPC_SIZE), "Two views of the memory differ");
 
 	memset(alias, GPC_POISON, GPC_RESERVE_SIZE);
@@ -85,7 +75,7 @@ PFNMAP_TEST(changes_places_with_ordinary_memory)
 	void *mem = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE), *page;
 	int i;
 
-	page = clock_on(vcpu, mem);
+	page = gpc_clock_on(vcpu, mem, GPC_SIZE);
 	for (i = 0; i < 2; i++) {
 		memset(alias, GPC_POISON, GPC_SIZE);
 		gpc_mmap_anon(mem);
@@ -105,7 +95,7 @@ PFNMAP_TEST(returns_when_mapped_again)
 	void *alias = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE);
 	void *mem = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE), *page;
 
-	page = clock_on(vcpu, mem);
+	page = gpc_clock_on(vcpu, mem, GPC_SIZE);
 	memset(alias, GPC_POISON, GPC_SIZE);
 	TEST_ASSERT(!munmap(mem, GPC_SIZE), __KVM_SYSCALL_ERROR("munmap()", -1));
 	gpc_update(vcpu);

@@ -124,7 +124,8 @@ static void move_page(void *from, void *to)
  * Page tables
  */
 
-SPAN_TEST(follows_madvise_dontneed)
+/* @replace puts another page in the place of the one at its address. */
+static void assert_follows_each(struct kvm_vcpu *vcpu, void (*replace)(void *page))
 {
 	int h, i;
 
@@ -132,25 +133,26 @@ SPAN_TEST(follows_madvise_dontneed)
 	for (h = 0; h < ARRAY_SIZE(halves); h++) {
 		gpc_span_poison(&span);
 		for (i = halves[h].first; i <= halves[h].last; i++)
-			gpc_drop(span.page[i]);
+			replace(span.page[i]);
 		assert_follows_elsewhere(vcpu);
 	}
 }
 
+SPAN_TEST(follows_madvise_dontneed)
+{
+	assert_follows_each(vcpu, gpc_drop);
+}
+
+static void map_over(void *page)
+{
+	TEST_ASSERT(mmap(page, PAGE_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page,
+		    __KVM_SYSCALL_ERROR("mmap()", -1));
+}
+
 SPAN_TEST(follows_mmap_over_it)
 {
-	int h, i;
-
-	span_on(vcpu);
-	for (h = 0; h < ARRAY_SIZE(halves); h++) {
-		gpc_span_poison(&span);
-		for (i = halves[h].first; i <= halves[h].last; i++)
-			TEST_ASSERT(mmap(span.page[i], PAGE_SIZE, PROT_READ | PROT_WRITE,
-					 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-					 -1, 0) == span.page[i],
-				    __KVM_SYSCALL_ERROR("mmap()", -1));
-		assert_follows_elsewhere(vcpu);
-	}
+	assert_follows_each(vcpu, map_over);
 }
 
 /* The pages live on at another address, where the guest has no business. */
@@ -174,17 +176,14 @@ SPAN_TEST(stays_at_its_address_when_mremap_takes_a_page)
 	}
 }
 
+static void move_over(void *page)
+{
+	move_page(fresh_page(NULL), page);
+}
+
 SPAN_TEST(follows_mremap_over_it)
 {
-	int h, i;
-
-	span_on(vcpu);
-	for (h = 0; h < ARRAY_SIZE(halves); h++) {
-		gpc_span_poison(&span);
-		for (i = halves[h].first; i <= halves[h].last; i++)
-			move_page(fresh_page(NULL), span.page[i]);
-		assert_follows_elsewhere(vcpu);
-	}
+	assert_follows_each(vcpu, move_over);
 }
 
 /* The pages are the same, but in the other order. */
@@ -318,7 +317,8 @@ SPAN_TEST(follows_memslot_deleted_and_created)
 	}
 }
 
-SPAN_TEST(waits_out_memslot_moved_elsewhere)
+/* Each half, or both, is another memslot for a while, where KVM cannot write. */
+static void assert_waits_out(struct kvm_vcpu *vcpu, uint32_t flags, uint64_t gpa)
 {
 	int h, i;
 
@@ -328,40 +328,31 @@ SPAN_TEST(waits_out_memslot_moved_elsewhere)
 			continue;
 
 		gpc_span_poison(&span);
-		for (i = halves[h].first; i <= halves[h].last; i++)
-			slot_set(vcpu->vm, i, 0, ELSEWHERE);
+		for (i = halves[h].first; i <= halves[h].last; i++) {
+			if (flags)
+				slot_delete(vcpu->vm, i);
+			slot_set(vcpu->vm, i, flags, gpa);
+		}
 		assert_not_written(vcpu);
 		gpc_span_assert_poison(&span);
 
-		for (i = halves[h].first; i <= halves[h].last; i++)
+		for (i = halves[h].first; i <= halves[h].last; i++) {
+			if (flags)
+				slot_delete(vcpu->vm, i);
 			slot_set(vcpu->vm, i, 0, GPC_SPAN_GPA);
+		}
 		assert_follows(vcpu);
 	}
 }
 
+SPAN_TEST(waits_out_memslot_moved_elsewhere)
+{
+	assert_waits_out(vcpu, 0, ELSEWHERE);
+}
+
 SPAN_TEST(waits_out_read_only_memslot)
 {
-	int h, i;
-
-	span_on(vcpu);
-	for (h = 0; h < ARRAY_SIZE(halves); h++) {
-		if (!is_whole_slot(h))
-			continue;
-
-		gpc_span_poison(&span);
-		for (i = halves[h].first; i <= halves[h].last; i++) {
-			slot_delete(vcpu->vm, i);
-			slot_set(vcpu->vm, i, KVM_MEM_READONLY, GPC_SPAN_GPA);
-		}
-		assert_not_written(vcpu);
-		gpc_span_assert_poison(&span);
-
-		for (i = halves[h].first; i <= halves[h].last; i++) {
-			slot_delete(vcpu->vm, i);
-			slot_set(vcpu->vm, i, 0, GPC_SPAN_GPA);
-		}
-		assert_follows(vcpu);
-	}
+	assert_waits_out(vcpu, KVM_MEM_READONLY, GPC_SPAN_GPA);
 }
 
 SPAN_TEST(survives_changes_of_other_memslots)

@@ -59,19 +59,9 @@ static void wake(int uffd, void *page)
 		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_WAKE)", -1));
 }
 
-static void *clock_on(struct kvm_vcpu *vcpu, void *mem)
-{
-	void *page = mem + (GPC_CLOCK - GPC_GPA);
-
-	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
-	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPC_CLOCK | KVM_MSR_ENABLED);
-	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
-	return page;
-}
-
 static void *clock_on_anon(struct kvm_vcpu *vcpu)
 {
-	return clock_on(vcpu, gpc_mmap_anon(NULL));
+	return gpc_clock_on(vcpu, gpc_mmap_anon(NULL), GPC_SIZE);
 }
 
 /* The clock was written into what was supplied, and nothing else was. */
@@ -194,7 +184,8 @@ UFFD_TEST(waits_on_when_woken_for_nothing)
 UFFD_TEST(waits_for_a_missing_page_of_shared_memory)
 {
 	int fd = kvm_memfd_alloc(GPC_SIZE, false), uffd = gpc_uffd_open(UFFD_FEATURE_MISSING_SHMEM);
-	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0), *page = clock_on(vcpu, mem);
+	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
+	void *page = gpc_clock_on(vcpu, mem, GPC_SIZE);
 	struct gpc_task task;
 
 	gpc_uffd_register(uffd, page, PAGE_SIZE, MISSING);
@@ -212,7 +203,8 @@ UFFD_TEST(waits_for_a_minor_fault)
 {
 	int fd = kvm_memfd_alloc(GPC_SIZE, false), uffd = gpc_uffd_open(UFFD_FEATURE_MINOR_SHMEM);
 	void *alias = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
-	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0), *page = clock_on(vcpu, mem);
+	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
+	void *page = gpc_clock_on(vcpu, mem, GPC_SIZE);
 	struct uffdio_continue cont = { .range = { (uintptr_t)page, PAGE_SIZE } };
 	struct gpc_task task;
 

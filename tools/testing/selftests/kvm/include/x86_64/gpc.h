@@ -156,6 +156,7 @@ void gpc_new_era(struct kvm_vm *vm);
 void gpc_update(struct kvm_vcpu *vcpu);
 void gpc_assert_served(struct kvm_vcpu *vcpu, uint64_t gva);
 void gpc_assert_served_in(struct kvm_vcpu *vcpu, uint64_t gva, void *mem);
+void *gpc_clock_on(struct kvm_vcpu *vcpu, void *mem, size_t size);
 void gpc_assert_written(const void *mem);
 int gpc_ptes(struct kvm_vcpu *vcpu, uint64_t gva, uint64_t *ptes[5]);
 uint64_t gpc_stat(struct kvm_vm *vm, const char *name);

@@ -400,6 +400,17 @@ void gpc_assert_served_in(struct kvm_vcpu *vcpu, uint64_t gva, void *mem)
 	GPC_ASSERT_POISON(mem + end, PAGE_SIZE - end);
 }
 
+/* The slot is @mem, and the guest has its clock in it.  Returns the clock's page. */
+void *gpc_clock_on(struct kvm_vcpu *vcpu, void *mem, size_t size)
+{
+	void *page = mem + (GPC_CLOCK - GPC_GPA);
+
+	gpc_slot(vcpu->vm, 0, GPC_GPA, size, mem);
+	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPC_CLOCK | KVM_MSR_ENABLED);
+	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
+	return page;
+}
+
 /* KVM has written the clock at @mem since the era began; the guest need not look. */
 void gpc_assert_written(const void *mem)
 {
