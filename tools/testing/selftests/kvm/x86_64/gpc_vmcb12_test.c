@@ -58,6 +58,17 @@ static void __attribute__((naked)) l2_code_ud(void)
 		     : : "i"(L2_PORT));
 }
 
+/* EFER of L1 and L2 is one register, unless L1 intercepts it. */
+static void __attribute__((naked)) l2_code_clears_svme(void)
+{
+	asm volatile("mov %0, %%ecx\n\t"
+		     "rdmsr\n\t"
+		     "and %1, %%eax\n\t"
+		     "wrmsr\n\t"
+		     "outb %%al, %2"
+		     : : "i"(MSR_EFER), "i"(~EFER_SVME), "i"(L2_PORT));
+}
+
 static void l1_setup(void)
 {
 	struct svm_test_data svm = svm_data;
@@ -76,6 +87,13 @@ static void l1_setup(void)
 static void l1_vmrun(void)
 {
 	L1_SAFE("vmrun");
+}
+
+static void l1_vmrun_without_hsave(void)
+{
+	wrmsr(MSR_VM_HSAVE_PA, 0);
+	l1_vmrun();
+	wrmsr(MSR_VM_HSAVE_PA, GPA + HSAVE * PAGE_SIZE);
 }
 
 static void l1_vmload(void)
@@ -958,6 +976,194 @@ VMCB12_TEST(a_kick_ends_the_wait_of_an_smi)
 	supply(&missing);
 	assert_smi_taken(vcpu);
 	assert_exits(vcpu, 0, 1);
+}
+
+/*
+ * A VMRUN that fails
+ */
+
+VMCB12_TEST(vmrun_fails_without_a_host_save_area)
+{
+	void *saved;
+
+	setup_anon(vcpu);
+	assert_runs(vcpu, 0, 1);
+	saved = save_page(VMCB);
+	assert_vector(vcpu, l1_vmrun_without_hsave, gpa_of(VMCB), GP_VECTOR);
+	TEST_ASSERT(!memcmp(page_at(VMCB), saved, PAGE_SIZE), "vmcb12 was written");
+	assert_runs(vcpu, 0, 2);
+}
+
+/* L2's PDPTRs are loaded after the checks of vmcb12, and may have to wait for their page. */
+VMCB12_TEST(vmrun_that_fails_late_follows_another_page)
+{
+	void *alias = setup_alias(vcpu);
+	struct vmcb *vmcb = vmcb_at(0);
+	struct gpc_task task;
+	struct vmcb valid;
+	int uffd, i;
+
+	for (i = 0; i < 3; i++) {
+		assert_runs(vcpu, 0, i + 1);
+
+		valid = *vmcb;
+		vmcb->save.efer = EFER_SVME;
+		vmcb->save.cr3 = gpa_of(SAVE);
+		memcpy(alias, vmcb, PAGE_SIZE);
+		gpc_mmap(page_at(SAVE), PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		uffd = gpc_uffd_make_missing(page_at(SAVE));
+
+		l1_prepare(vcpu, l1_vmrun, gpa_of(VMCB));
+		gpc_task_start(&task, gpc_task_run_fn, vcpu);
+		gpc_uffd_await_fault(uffd, page_at(SAVE), 0);
+		replace(alias, VMCB);
+		/* PDPTEs of poison have reserved bits. */
+		gpc_uffd_supply(uffd, page_at(SAVE));
+		TEST_ASSERT_EQ(gpc_task_finish(&task), 0);
+		close(uffd);
+
+		l1_assert_done(vcpu);
+		TEST_ASSERT_EQ(l1_vector, 0);
+		TEST_ASSERT_EQ(vmcb->control.exit_code, (uint32_t)SVM_EXIT_ERR);
+		ASSERT_UNTOUCHED(alias, VMCB);
+		*vmcb = valid;
+	}
+	assert_runs(vcpu, 0, i + 1);
+}
+
+/*
+ * L2 that ends by other means than an intercept
+ */
+
+/* L1 between two calls. */
+struct l1_state {
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+};
+
+static struct l1_state l1_save(struct kvm_vcpu *vcpu)
+{
+	struct l1_state state;
+
+	vcpu_run_complete_io(vcpu);
+	vcpu_regs_get(vcpu, &state.regs);
+	vcpu_sregs_get(vcpu, &state.sregs);
+	return state;
+}
+
+/* L1 starts again, below what is on its stack. */
+static void l1_restart(struct kvm_vcpu *vcpu, struct l1_state *state)
+{
+	struct kvm_regs regs = state->regs;
+
+	regs.rip = (uintptr_t)gpc_guest;
+	regs.rsp = align_down(regs.rsp, 16) - 8;
+	vcpu_run_complete_io(vcpu);
+	vcpu_sregs_set(vcpu, &state->sregs);
+	vcpu_regs_set(vcpu, &regs);
+}
+
+static void assert_not_in_l2(struct kvm_vcpu *vcpu)
+{
+	TEST_ASSERT(!(get_nested_state(vcpu) & KVM_STATE_NESTED_GUEST_MODE), "Still in L2");
+}
+
+static void set_latched_init(struct kvm_vcpu *vcpu, bool latched)
+{
+	struct kvm_vcpu_events events;
+
+	vcpu_events_get(vcpu, &events);
+	events.smi.latched_init = latched;
+	events.flags |= KVM_VCPUEVENT_VALID_SMM;
+	vcpu_events_set(vcpu, &events);
+}
+
+VMCB12_TEST(clearing_svme_in_l2_ends_it)
+{
+	struct l1_state l1_state;
+	void *saved;
+
+	setup_anon(vcpu);
+	assert_runs(vcpu, 1, 1);
+	vmcb_at(0)->save.rip = (uintptr_t)l2_code_clears_svme;
+	saved = save_page(VMCB);
+	l1_state = l1_save(vcpu);
+	enter(vcpu, 0);
+	assert_not_in_l2(vcpu);
+	TEST_ASSERT(!memcmp(page_at(VMCB), saved, PAGE_SIZE), "vmcb12 was written");
+
+	l1_restart(vcpu, &l1_state);
+	assert_runs(vcpu, 1, 2);
+}
+
+/* The VMM resets the vCPU while a #VMEXIT waits for the page of vmcb12. */
+VMCB12_TEST(clearing_svme_ends_the_vmexit)
+{
+	struct kvm_sregs sregs;
+	struct l1_state l1_state;
+	struct missing missing;
+
+	setup_anon(vcpu);
+	assert_runs(vcpu, 1, 1);
+	l1_state = l1_save(vcpu);
+	enter(vcpu, 0);
+	missing = make_missing(VMCB);
+	wait_and_kick(vcpu, &missing);
+	sregs = l1_state.sregs;
+	sregs.efer &= ~EFER_SVME;
+	vcpu_sregs_set(vcpu, &sregs);
+	assert_not_in_l2(vcpu);
+	supply(&missing);
+
+	l1_restart(vcpu, &l1_state);
+	assert_runs(vcpu, 1, 2);
+	TEST_ASSERT(!memcmp(page_at(VMCB), missing.content, PAGE_SIZE), "vmcb12 was written");
+	assert_runs(vcpu, 0, 1);
+}
+
+VMCB12_TEST(init_that_l1_intercepts_follows_another_page)
+{
+	void *alias = setup_alias(vcpu);
+	struct vmcb *vmcb = vmcb_at(0);
+	int i;
+
+	vmcb->control.intercept |= BIT_ULL(INTERCEPT_INIT);
+	for (i = 0; i < 3; i++) {
+		enter(vcpu, 0);
+		memcpy(alias, vmcb, PAGE_SIZE);
+		replace(alias, VMCB);
+		set_latched_init(vcpu, true);
+		vcpu_run(vcpu);
+		l1_assert_done(vcpu);
+		TEST_ASSERT_EQ(vmcb->control.exit_code, SVM_EXIT_INIT);
+		ASSERT_UNTOUCHED(alias, VMCB);
+
+		/* L1 has the INIT pending, with GIF clear. */
+		set_latched_init(vcpu, false);
+		vmcb->save.rip = (uintptr_t)l2_code;
+	}
+	assert_runs(vcpu, 0, 1);
+}
+
+VMCB12_TEST(init_resets_a_vcpu_in_l2)
+{
+	struct l1_state l1_state;
+	void *saved;
+
+	setup_anon(vcpu);
+	assert_runs(vcpu, 1, 1);
+	l1_state = l1_save(vcpu);
+	enter(vcpu, 0);
+	saved = save_page(VMCB);
+	set_latched_init(vcpu, true);
+	/* There is no memory at the reset vector. */
+	vcpu_run(vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_INTERNAL_ERROR);
+	assert_not_in_l2(vcpu);
+	TEST_ASSERT(!memcmp(page_at(VMCB), saved, PAGE_SIZE), "vmcb12 was written");
+
+	l1_restart(vcpu, &l1_state);
+	assert_runs(vcpu, 1, 2);
 }
 
 /*

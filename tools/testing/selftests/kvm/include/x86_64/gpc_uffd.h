@@ -22,6 +22,7 @@
 
 int gpc_uffd_open(uint64_t features);
 void gpc_uffd_register(int uffd, void *mem, size_t size, uint64_t mode);
+void gpc_uffd_await_fault(int uffd, void *page, uint64_t flags);
 void gpc_uffd_await(int uffd, void *page, uint64_t why);
 void gpc_uffd_supply(int uffd, void *page);
 void gpc_uffd_supply_zeros(int uffd, void *page);

@@ -23,8 +23,8 @@ void gpc_uffd_register(int uffd, void *mem, size_t size, uint64_t mode)
 		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_REGISTER)", -1));
 }
 
-/* Wait until a thread waits for @page, which it wants to write. */
-void gpc_uffd_await(int uffd, void *page, uint64_t why)
+/* Wait until a thread waits for @page. */
+void gpc_uffd_await_fault(int uffd, void *page, uint64_t flags)
 {
 	struct uffd_msg msg;
 
@@ -32,7 +32,13 @@ void gpc_uffd_await(int uffd, void *page, uint64_t why)
 		    __KVM_SYSCALL_ERROR("read()", -1));
 	TEST_ASSERT_EQ(msg.event, UFFD_EVENT_PAGEFAULT);
 	TEST_ASSERT_EQ(msg.arg.pagefault.address, (uintptr_t)page);
-	TEST_ASSERT_EQ(msg.arg.pagefault.flags, UFFD_PAGEFAULT_FLAG_WRITE | why);
+	TEST_ASSERT_EQ(msg.arg.pagefault.flags, flags);
+}
+
+/* The same, for a thread that wants to write it. */
+void gpc_uffd_await(int uffd, void *page, uint64_t why)
+{
+	gpc_uffd_await_fault(uffd, page, UFFD_PAGEFAULT_FLAG_WRITE | why);
 }
 
 /* A page of poison. */
