@@ -235,7 +235,7 @@ static struct fixture *fixture(struct kunit *test)
 
 /* --- what is refused ------------------------------------------------------- */
 
-static void pkvm_is_not_supported(struct kunit *test)
+static void pkvm(struct kunit *test)
 {
 	struct kvm *kvm = kvm_internal_vm_create("pkvm");
 
@@ -343,7 +343,7 @@ static void ranges_refused(struct kunit *test)
 	__free_page(page);
 }
 
-static void ranges_without_linear_map(struct kunit *test)
+static void no_linear_map(struct kunit *test)
 {
 	struct kvm *kvm = fixture(test)->kvm;
 	struct page *pages = alloc_pages(GFP_KERNEL, 1);
@@ -946,7 +946,7 @@ static void busy(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, runner_stop(&r));
 }
 
-static void vcpu_thread_is_refused(struct kunit *test)
+static void vcpu_thread(struct kunit *test)
 {
 	struct fixture *f = fixture(test);
 	struct kvm_vcpu *other = kvm_internal_vcpu_create(f->kvm, 1);
@@ -960,7 +960,7 @@ static void vcpu_thread_is_refused(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ret, -EBUSY);
 }
 
-static void range_goes_while_guest_runs(struct kunit *test)
+static void range_removed_while_running(struct kunit *test)
 {
 	struct fixture *f = fixture(test);
 	struct runner r;
@@ -973,7 +973,7 @@ static void range_goes_while_guest_runs(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, f->exit.mmio.addr, data_pa(f));
 }
 
-static void cpu_goes_while_guest_runs(struct kunit *test)
+static void cpu_offline_while_running(struct kunit *test)
 {
 	struct fixture *f = fixture(test);
 	int cpu = cpumask_last(cpu_online_mask);
@@ -1060,7 +1060,7 @@ static void a_hundred(struct kunit *test)
 }
 
 /* A reader of debugfs keeps the VM, not its memory. */
-static void debugfs_reader_keeps_no_memory(struct kunit *test)
+static void debugfs_open_at_destroy(struct kunit *test)
 {
 	struct fixture *f = fixture(test);
 	struct kvm *kvm = f->kvm;
@@ -1146,10 +1146,10 @@ static void task_is_interrupted(struct kunit *test)
 }
 
 static struct kunit_case cases[] = {
-	KUNIT_CASE(pkvm_is_not_supported),
+	KUNIT_CASE(pkvm),
 	KUNIT_CASE(names),
 	KUNIT_CASE(ranges_refused),
-	KUNIT_CASE(ranges_without_linear_map),
+	KUNIT_CASE(no_linear_map),
 	KUNIT_CASE(ranges_overlap),
 	KUNIT_CASE(vcpus_refused),
 	KUNIT_CASE(leaves),
@@ -1173,12 +1173,12 @@ static struct kunit_case cases[] = {
 	KUNIT_CASE(timeout),
 	KUNIT_CASE(fatal_signal),
 	KUNIT_CASE(busy),
-	KUNIT_CASE(vcpu_thread_is_refused),
-	KUNIT_CASE(range_goes_while_guest_runs),
-	KUNIT_CASE(cpu_goes_while_guest_runs),
+	KUNIT_CASE(vcpu_thread),
+	KUNIT_CASE(range_removed_while_running),
+	KUNIT_CASE(cpu_offline_while_running),
 	KUNIT_CASE(many_at_once),
 	KUNIT_CASE(a_hundred),
-	KUNIT_CASE(debugfs_reader_keeps_no_memory),
+	KUNIT_CASE(debugfs_open_at_destroy),
 	KUNIT_CASE(runs_in_task),
 	KUNIT_CASE(task_is_interrupted),
 	{}

@@ -213,12 +213,12 @@ static void assert_served(struct kvm_vcpu *vcpu, struct stolen_time *st)
 	gpc_rival_end(rival);
 }
 
-PVTIME_TEST(counts_what_the_scheduler_counts)
+PVTIME_TEST(run_delay)
 {
 	assert_served(vcpu, record_in(record_on(vcpu)));
 }
 
-PVTIME_TEST(writes_its_time_and_nothing_else)
+PVTIME_TEST(nothing_else_written)
 {
 	void *mem = record_on(vcpu);
 	struct stolen_time *st = record_in(mem);
@@ -234,7 +234,7 @@ PVTIME_TEST(writes_its_time_and_nothing_else)
 	ASSERT_POISON(st->padding, SIZE - RECORD_OFFSET - 16);
 }
 
-PVTIME_TEST(counts_from_the_guests_call)
+PVTIME_TEST(counts_from_call)
 {
 	void *mem = record_on(vcpu);
 	struct stolen_time *st = record_in(mem);
@@ -258,7 +258,7 @@ PVTIME_TEST(counts_from_the_guests_call)
 	assert_served(vcpu, st);
 }
 
-PVTIME_TEST(is_discovered_when_it_is_there)
+PVTIME_TEST(discovery)
 {
 	run(vcpu);
 	TEST_ASSERT_EQ(call(vcpu, PV_TIME_FEATURES, PV_TIME_FEATURES), NOT_SUPPORTED);
@@ -272,7 +272,7 @@ PVTIME_TEST(is_discovered_when_it_is_there)
 	TEST_ASSERT_EQ(call(vcpu, PV_TIME_ST, 0), RECORD);
 }
 
-PVTIME_TEST(refuses_what_the_abi_refuses)
+PVTIME_TEST(bad_addresses)
 {
 	uint64_t ipa;
 	void *mem = mmap_anon(NULL, SIZE);
@@ -303,7 +303,7 @@ PVTIME_TEST(refuses_what_the_abi_refuses)
 	vcpu_has_device_attr(vcpu, KVM_ARM_VCPU_PVTIME_CTRL, KVM_ARM_VCPU_PVTIME_IPA);
 }
 
-PVTIME_TEST(follows_the_memory_behind_it)
+PVTIME_TEST(mmap_over)
 {
 	void *mem = record_on(vcpu), *page = mem + getpagesize(), *away;
 	struct stolen_time *st = record_in(mem);
@@ -363,7 +363,7 @@ PVTIME_TEST(follows_its_memslot)
 	ASSERT_POISON(record_in(mem), sizeof(struct stolen_time));
 }
 
-PVTIME_TEST(marks_its_page_dirty_and_no_other)
+PVTIME_TEST(dirty_log)
 {
 	unsigned long dirty = 0;
 	void *mem = record_on(vcpu);
@@ -407,7 +407,7 @@ PVTIME_TEST(outlives_a_reset)
 #define FLASH_READ_ARRAY	0x00ff00ff
 #define FLASH_STATUS_READY	0x00800080
 
-PVTIME_TEST(does_not_write_to_a_device)
+PVTIME_TEST(device)
 {
 	int fd = open("/dev/mem", O_RDWR | O_SYNC);
 	uint32_t *flash;
@@ -491,7 +491,7 @@ static void *run_until_signal(void *vcpu)
 	return NULL;
 }
 
-PVTIME_TEST(leaves_the_wait_for_a_page_by_a_signal)
+PVTIME_TEST(signal_while_waiting)
 {
 	void *mem = record_on(vcpu), *page = mem + getpagesize();
 	int i, uffd = page_missing(page);
@@ -524,7 +524,7 @@ static void *interrupt_fault(void *arg)
 }
 
 /* What the vCPU lost before a run that a signal ended is in the record after the next. */
-PVTIME_TEST(counts_over_a_signal)
+PVTIME_TEST(signal)
 {
 	void *mem = record_on(vcpu), *page = mem + getpagesize();
 	struct interrupt interrupt = { pthread_self(), page_missing(page) };
@@ -552,7 +552,7 @@ PVTIME_TEST(counts_over_a_signal)
 		    gpc_run_delay() - low);
 }
 
-PVTIME_TEST(starts_the_record_after_a_signal_during_the_guests_call)
+PVTIME_TEST(signal_in_call)
 {
 	struct step *shared = addr_gva2hva(vcpu->vm, (uintptr_t)&step);
 	void *mem = record_on(vcpu), *page = mem + getpagesize();
@@ -596,7 +596,7 @@ static void *set_record(void *arg)
 }
 
 /* The VMM restores the attribute, and may itself have to supply the page after that. */
-PVTIME_TEST(setting_the_address_does_not_wait_for_the_page)
+PVTIME_TEST(restore_address)
 {
 	void *mem = mmap_anon(NULL, SIZE), *page = mem + getpagesize();
 	struct setting setting = { .vcpu = vcpu };

@@ -115,17 +115,17 @@ static void reset(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n, bool blocks
 #define RESET(end) \
 	reset(self->vm, self->vcpus, variant->vcpus, variant->blocks, self->mem, self->code, end)
 
-TEST_F(reset, touches_nothing_again)
+TEST_F(reset, touch_nothing)
 {
 	RESET(BARE_GPA);
 }
 
-TEST_F(reset, touches_half_again)
+TEST_F(reset, touch_half)
 {
 	RESET(BARE_GPA + SIZE / 2);
 }
 
-TEST_F(reset, touches_all_again)
+TEST_F(reset, touch_all)
 {
 	RESET(END);
 }

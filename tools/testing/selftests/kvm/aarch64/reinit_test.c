@@ -61,7 +61,7 @@ static void assert_faulted_in(const struct cmo_watch *w, uint64_t start, uint64_
 		cmo_assert_seen(w, i, cmo_fwb ? 0 : times, cmo_fwb ? 0 : times);
 }
 
-TEST_F(reinit, unmaps_nothing_for_a_vcpu_that_has_never_run)
+TEST_F(reinit, new_vcpu)
 {
 	bare_run_on(self->vcpus[0], BARE_MMU_ON, BARE_GPA, END, 1);
 	cmo_watch_start();
@@ -73,7 +73,7 @@ TEST_F(reinit, unmaps_nothing_for_a_vcpu_that_has_never_run)
 }
 
 /* Hotplug: all vCPUs that have run are reset, and one that has not starts first. */
-TEST_F(reinit, shows_the_image_to_a_vcpu_that_has_never_run)
+TEST_F(reinit, image_for_new_vcpu)
 {
 	uint64_t sum;
 
@@ -113,7 +113,7 @@ static void assert_sibling_sees(struct kvm_vcpu *vcpu, struct cmo_watch *data, u
 	TEST_ASSERT_EQ(data->seen[(IMAGE - BARE_GPA) / page].icache, !cmo_fwb);
 }
 
-TEST_F(reinit, shows_a_sibling_that_the_guest_starts_a_later_image)
+TEST_F(reinit, image_for_sibling_by_psci)
 {
 	uint64_t mpidr;
 
@@ -130,7 +130,7 @@ TEST_F(reinit, shows_a_sibling_that_the_guest_starts_a_later_image)
 	assert_sibling_sees(self->vcpus[1], &self->data, 4);
 }
 
-TEST_F(reinit, shows_a_sibling_that_the_vmm_starts_a_later_image)
+TEST_F(reinit, image_for_sibling_by_vmm)
 {
 	struct kvm_mp_state runnable = { .mp_state = KVM_MP_STATE_RUNNABLE };
 
@@ -143,7 +143,7 @@ TEST_F(reinit, shows_a_sibling_that_the_vmm_starts_a_later_image)
 	assert_sibling_sees(self->vcpus[1], &self->data, 4);
 }
 
-TEST_F(reinit, invalidates_instruction_caches_where_data_is_coherent)
+TEST_F(reinit, icache_with_fwb)
 {
 	if (!cmo_fwb)
 		SKIP(return, "for a CPU with FEAT_S2FWB");
@@ -158,7 +158,7 @@ TEST_F(reinit, invalidates_instruction_caches_where_data_is_coherent)
 }
 
 /* What a sibling maps between two resets is unmapped by the second one. */
-TEST_F(reinit, unmaps_what_was_mapped_since_the_last_time)
+TEST_F(reinit, mapped_since_last_reset)
 {
 	int i;
 
@@ -239,7 +239,7 @@ static void start_both(struct starter *starters)
 }
 
 /* Of vCPUs that are initialized at once, whoever returns finds nothing mapped. */
-TEST_F_TIMEOUT(reinit, unmaps_all_before_any_of_many_returns, 120)
+TEST_F_TIMEOUT(reinit, many_vcpus_at_once, 120)
 {
 	struct cmo_watch last = add_steps(self->vm);
 	int i, j;
@@ -264,7 +264,7 @@ TEST_F_TIMEOUT(reinit, unmaps_all_before_any_of_many_returns, 120)
 }
 
 /* A sibling maps a page while a re-init has dropped the lock. The next one unmaps it. */
-TEST_F_TIMEOUT(reinit, unmaps_next_time_what_was_mapped_meanwhile, 120)
+TEST_F_TIMEOUT(reinit, mapped_meanwhile, 120)
 {
 	struct cmo_watch last = add_steps(self->vm);
 	struct cmo_watch first = cmo_watch(STEP(0), last.hva - (last.gpa - STEP(0)), page);
@@ -377,7 +377,7 @@ static void reset_meanwhile(struct kvm_vcpu **vcpus, char *mem, struct cmo_watch
 		pthread_join(thread, NULL);
 }
 
-TEST_F(reinit, goes_with_a_sibling_that_runs_on)
+TEST_F(reinit, sibling_runs)
 {
 	reset_meanwhile(self->vcpus, self->mem, &self->data, NULL, NULL, 20);
 }
@@ -400,7 +400,7 @@ static void *drop_and_touch(void *arg)
 	return NULL;
 }
 
-TEST_F(reinit, goes_with_memory_that_is_unmapped)
+TEST_F(reinit, memory_unmapped)
 {
 	reset_meanwhile(self->vcpus, self->mem, &self->data, drop_and_touch, self->mem, 50);
 }
@@ -421,12 +421,12 @@ static void *change_memslots(void *arg)
 	return NULL;
 }
 
-TEST_F(reinit, goes_with_memslots_that_change)
+TEST_F(reinit, memslots_change)
 {
 	reset_meanwhile(self->vcpus, self->mem, &self->data, change_memslots, self->vm, 50);
 }
 
-TEST_F(reinit, leaves_the_dirty_log_alone)
+TEST_F(reinit, dirty_log)
 {
 	unsigned long *log = calloc(SIZE / page / 8 + 8, 1);
 	struct kvm_vcpu *vcpu = self->vcpus[0];
@@ -461,7 +461,7 @@ TEST_F(reinit, leaves_the_dirty_log_alone)
 #define FLASH_PA	0x04000000ul
 #define FLASH_GPA	(END + SZ_2M)
 
-TEST_F(reinit, does_not_clean_a_device)
+TEST_F(reinit, device_not_cleaned)
 {
 	struct kvm_vcpu *vcpu = self->vcpus[0];
 	struct cmo_watch device;
@@ -498,7 +498,7 @@ static uint64_t read_iidr(struct kvm_vcpu *vcpu)
 	return bare_run_on(vcpu, BARE_MMU_OFF, gpa, gpa + 1, 0).sum;
 }
 
-TEST_F(reinit, leaves_the_virtual_cpu_interface_of_a_gicv2_mapped)
+TEST_F(reinit, gicv_stays_mapped)
 {
 	uint64_t dist = VGIC_DIST, cpu = VGIC_CPU, iidr;
 	struct kvm_vcpu *vcpu = self->vcpus[0];

@@ -158,7 +158,7 @@ static void assert_stolen_from(const struct runner *r, const struct gpc_runstate
 		    stolen, rs->entry_time - prev->entry_time, r->delay, r->switches);
 }
 
-RUNSTATE_TEST(moves_to_a_thread_that_has_waited_less)
+RUNSTATE_TEST(thread_waited_less)
 {
 	void *mem = record_on(vcpu);
 	struct gpc_runstate prev, rs;
@@ -172,7 +172,7 @@ RUNSTATE_TEST(moves_to_a_thread_that_has_waited_less)
 	assert_stolen_from(&r, &prev, &rs);
 }
 
-RUNSTATE_TEST(moves_to_a_thread_that_has_waited_more)
+RUNSTATE_TEST(thread_waited_more)
 {
 	void *mem = record_on(vcpu);
 	struct gpc_runstate prev, rs;
@@ -197,7 +197,7 @@ static struct kvm_xen_vcpu_attr as_running(struct kvm_vcpu *vcpu, uint16_t type)
 }
 
 /* The main thread sets the state, another one runs the vCPU. */
-RUNSTATE_TEST(is_restored_by_another_thread)
+RUNSTATE_TEST(restored_by_other_thread)
 {
 	const uint16_t types[] = {
 		KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_DATA,
@@ -221,7 +221,7 @@ RUNSTATE_TEST(is_restored_by_another_thread)
 }
 
 /* What the thread of the vCPU waits is stolen. */
-RUNSTATE_TEST(counts_what_its_thread_waits)
+RUNSTATE_TEST(thread_waits)
 {
 	void *mem = record_on(vcpu);
 	uint64_t delay, stolen;
@@ -311,22 +311,22 @@ static void assert_survives_clock_set_back(struct kvm_vcpu *vcpu, void *mem,
 		    "State %d has grown by %lu ns", state, rs.times[state] - prev.times[state]);
 }
 
-RUNSTATE_TEST(stands_still_while_the_clock_is_behind_running)
+RUNSTATE_TEST(clock_set_back_running)
 {
 	assert_survives_clock_set_back(vcpu, record_on(vcpu), GPC_RUNNING);
 }
 
-RUNSTATE_TEST(stands_still_while_the_clock_is_behind_runnable)
+RUNSTATE_TEST(clock_set_back_runnable)
 {
 	assert_survives_clock_set_back(vcpu, record_on(vcpu), GPC_RUNNABLE);
 }
 
-RUNSTATE_TEST(stands_still_while_the_clock_is_behind_blocked)
+RUNSTATE_TEST(clock_set_back_blocked)
 {
 	assert_survives_clock_set_back(vcpu, record_on(vcpu), GPC_BLOCKED);
 }
 
-RUNSTATE_TEST(stands_still_while_the_clock_is_behind_offline)
+RUNSTATE_TEST(clock_set_back_offline)
 {
 	assert_survives_clock_set_back(vcpu, record_on(vcpu), GPC_OFFLINE);
 }
@@ -368,7 +368,7 @@ static void assert_stolen_at_most(uint64_t prev, uint64_t steal, uint64_t most)
 		    (int64_t)(steal - prev), most);
 }
 
-STEAL_TEST(counts_on_when_a_thread_has_waited_less)
+STEAL_TEST(waited_less)
 {
 	struct kvm_steal_time *st = steal_on(vcpu);
 	uint64_t steal, delay;
@@ -387,7 +387,7 @@ STEAL_TEST(counts_on_when_a_thread_has_waited_less)
 	assert_stolen_at_most(steal, st->steal, gpc_run_delay() - delay);
 }
 
-STEAL_TEST(counts_on_when_a_thread_has_waited_more)
+STEAL_TEST(waited_more)
 {
 	struct kvm_steal_time *st = steal_on(vcpu);
 	uint64_t steal = st->steal;

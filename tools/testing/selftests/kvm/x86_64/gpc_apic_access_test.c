@@ -67,7 +67,7 @@ static void assert_virtualized(struct gpc_task *task, struct kvm_vcpu *vcpu)
 	TEST_ASSERT(!wrong, "L2 has read 0x%lx from its APIC instead of 0x%x", wrong, TPR);
 }
 
-APIC_ACCESS_TEST(follows_mmap_over_it)
+APIC_ACCESS_TEST(mmap_over)
 {
 	struct nested_mem mem = nested_slot_add(vcpu->vm);
 	struct gpc_task task;
@@ -82,7 +82,7 @@ APIC_ACCESS_TEST(follows_mmap_over_it)
 	nested_stop(&task, vcpu);
 }
 
-APIC_ACCESS_TEST(is_repaired_when_it_was_unmapped)
+APIC_ACCESS_TEST(unmapped_then_mapped)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (NESTED_APIC_ACCESS - GPC_GPA);
 	struct gpc_task task;

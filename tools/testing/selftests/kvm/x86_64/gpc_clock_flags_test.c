@@ -83,7 +83,7 @@ static void assert_stopped_in_kvmclock_only(bool stopped)
 	TEST_ASSERT(!is_stopped(TIME_INFO), "Xen's second clock says that the guest was stopped");
 }
 
-FLAGS_TEST(guest_stopped_shows_in_kvmclock_only)
+FLAGS_TEST(guest_stopped_kvmclock_only)
 {
 	clocks_on(vcpu);
 	assert_stopped_in_kvmclock_only(false);
@@ -104,7 +104,7 @@ FLAGS_TEST(guest_stopped_shows_in_kvmclock_only)
 }
 
 /* A Xen clock that can be written takes nothing away from kvmclock, which cannot. */
-FLAGS_TEST(guest_stopped_waits_for_kvmclock)
+FLAGS_TEST(guest_stopped_pending)
 {
 	void *page;
 
@@ -129,7 +129,7 @@ FLAGS_TEST(guest_stopped_waits_for_kvmclock)
 }
 
 /* What a record from elsewhere says is not kept there either. */
-FLAGS_TEST(guest_stopped_is_not_kept_in_a_xen_clock)
+FLAGS_TEST(guest_stopped_xen)
 {
 	clocks_on(vcpu);
 	clock_in(VCPU_INFO)->flags |= PVCLOCK_GUEST_STOPPED;
@@ -183,7 +183,7 @@ static int set_shinfo_hva(struct kvm_vm *vm, void *hva)
 	return gpc_xen_vm_attr(vm, attr);
 }
 
-FLAGS_TEST(tsc_reference_stays_when_shared_info_is_set)
+FLAGS_TEST(tsc_reference_with_shared_info)
 {
 	struct kvm_clock_data data;
 	struct reference ref;

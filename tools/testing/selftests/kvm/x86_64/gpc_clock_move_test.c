@@ -74,30 +74,30 @@ static const uint64_t across_pages[] = {
 	3 * PAGE_SIZE + LAST_OFFSET, 0,
 };
 
-MOVE_TEST(follows_the_msr_within_a_page)
+MOVE_TEST(msr_within_page)
 {
 	assert_served_at_each(vcpu, MSR_KVM_SYSTEM_TIME_NEW, within_page,
 			      ARRAY_SIZE(within_page));
 }
 
-MOVE_TEST(follows_the_old_msr_within_a_page)
+MOVE_TEST(old_msr_within_page)
 {
 	assert_served_at_each(vcpu, MSR_KVM_SYSTEM_TIME, within_page, ARRAY_SIZE(within_page));
 }
 
-MOVE_TEST(follows_the_msr_to_other_pages)
+MOVE_TEST(msr_to_other_page)
 {
 	assert_served_at_each(vcpu, MSR_KVM_SYSTEM_TIME_NEW, across_pages,
 			      ARRAY_SIZE(across_pages));
 }
 
-MOVE_TEST(follows_the_old_msr_to_other_pages)
+MOVE_TEST(old_msr_to_other_page)
 {
 	assert_served_at_each(vcpu, MSR_KVM_SYSTEM_TIME, across_pages, ARRAY_SIZE(across_pages));
 }
 
 /* The write that the MSR itself asks for, without KVM_SET_CLOCK. */
-MOVE_TEST(is_written_by_the_time_wrmsr_returns)
+MOVE_TEST(written_by_wrmsr)
 {
 	const uint32_t msrs[] = { MSR_KVM_SYSTEM_TIME, MSR_KVM_SYSTEM_TIME_NEW };
 	void *mem = slot_add(vcpu->vm);
@@ -119,7 +119,7 @@ MOVE_TEST(is_written_by_the_time_wrmsr_returns)
 }
 
 /* As when a VM is restored. */
-MOVE_TEST(follows_an_msr_set_by_the_vmm)
+MOVE_TEST(msr_set_by_vmm)
 {
 	void *mem = slot_add(vcpu->vm);
 	int i;
@@ -132,7 +132,7 @@ MOVE_TEST(follows_an_msr_set_by_the_vmm)
 }
 
 /* The next page is none of the clock's business, whether there is one or not. */
-MOVE_TEST(fits_at_the_last_legal_offset)
+MOVE_TEST(last_legal_offset)
 {
 	const uint64_t gpas[] = {
 		GPC_CLOCK + LAST_OFFSET,
@@ -151,7 +151,7 @@ MOVE_TEST(fits_at_the_last_legal_offset)
 	}
 }
 
-MOVE_TEST(returns_with_a_recreated_memslot)
+MOVE_TEST(memslot_recreated)
 {
 	void *mem = slot_add(vcpu->vm);
 
@@ -169,7 +169,7 @@ MOVE_TEST(returns_with_a_recreated_memslot)
 }
 
 /* No clock update while the memslot is away, so only its number tells. */
-MOVE_TEST(follows_a_memslot_recreated_elsewhere)
+MOVE_TEST(memslot_recreated_elsewhere)
 {
 	void *old = slot_add(vcpu->vm), *mem = gpc_mmap_anon(NULL);
 
@@ -185,7 +185,7 @@ MOVE_TEST(follows_a_memslot_recreated_elsewhere)
 }
 
 /* The slot moves by a page, up and down: another page comes under the clock. */
-MOVE_TEST(stays_at_its_address_when_the_memslot_moves)
+MOVE_TEST(memslot_moved)
 {
 	void *mem = slot_add(vcpu->vm);
 	int i, page;
@@ -203,7 +203,7 @@ MOVE_TEST(stays_at_its_address_when_the_memslot_moves)
 	}
 }
 
-MOVE_TEST(goes_when_the_memslot_moves_from_under_it)
+MOVE_TEST(memslot_moved_away)
 {
 	void *mem = slot_add(vcpu->vm);
 
@@ -219,7 +219,7 @@ MOVE_TEST(goes_when_the_memslot_moves_from_under_it)
 	assert_served_only(vcpu, GPC_GPA, mem);
 }
 
-MOVE_TEST(stays_when_other_memslots_change)
+MOVE_TEST(other_memslots_change)
 {
 	void *mem = slot_add(vcpu->vm), *other = gpc_mmap_anon(NULL);
 	int i;
@@ -242,7 +242,7 @@ static uint64_t dirty_pages(struct kvm_vm *vm)
 	return bitmap;
 }
 
-MOVE_TEST(marks_its_page_dirty)
+MOVE_TEST(dirty_log)
 {
 	void *mem = gpc_mmap_anon(NULL);
 	int i;

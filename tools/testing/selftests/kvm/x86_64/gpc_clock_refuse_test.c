@@ -69,7 +69,7 @@ static const uint64_t crossing[] = {
 	PAGE_SIZE - 2,
 };
 
-REFUSE_TEST(area_across_a_page_end)
+REFUSE_TEST(across_page_end)
 {
 	void *mem = slot_add(vcpu->vm);
 	int i;
@@ -86,7 +86,7 @@ REFUSE_TEST(area_across_a_page_end)
 }
 
 /* The refusal is of the new address; the clock stays where it is. */
-REFUSE_TEST(area_across_a_page_end_keeps_the_clock_there_is)
+REFUSE_TEST(across_page_end_clock_on)
 {
 	void *mem = slot_add(vcpu->vm);
 	int i;
@@ -116,7 +116,7 @@ REFUSE_TEST(gpa_without_memslot)
 	gpc_assert_served_in(vcpu, GPC_CLOCK, mem + PAGE_SIZE);
 }
 
-REFUSE_TEST(gpa_without_memslot_takes_the_clock_there_was)
+REFUSE_TEST(gpa_without_memslot_clock_on)
 {
 	void *mem = slot_add(vcpu->vm);
 

@@ -51,7 +51,7 @@ static void assert_follows(struct kvm_vcpu *vcpu, void *page)
 	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
 }
 
-CLOCK_TEST(follows_madvise_dontneed)
+CLOCK_TEST(madvise_dontneed)
 {
 	void *page = clock_on_anon(vcpu), *hoard;
 
@@ -64,7 +64,7 @@ CLOCK_TEST(follows_madvise_dontneed)
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
 }
 
-CLOCK_TEST(follows_mmap_over_it)
+CLOCK_TEST(mmap_over)
 {
 	void *page = clock_on_anon(vcpu), *hoard;
 
@@ -79,7 +79,7 @@ CLOCK_TEST(follows_mmap_over_it)
 }
 
 /* The page lives on at another address, where the guest has no business. */
-CLOCK_TEST(stays_at_its_address_when_mremap_takes_the_page)
+CLOCK_TEST(mremap_away)
 {
 	void *page = clock_on_anon(vcpu), *moved;
 
@@ -93,7 +93,7 @@ CLOCK_TEST(stays_at_its_address_when_mremap_takes_the_page)
 	GPC_ASSERT_POISON(moved, PAGE_SIZE);
 }
 
-CLOCK_TEST(follows_mremap_over_it)
+CLOCK_TEST(mremap_over)
 {
 	void *page = clock_on_anon(vcpu), *hoard;
 
@@ -107,7 +107,7 @@ CLOCK_TEST(follows_mremap_over_it)
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
 }
 
-CLOCK_TEST(waits_out_mprotect)
+CLOCK_TEST(mprotect)
 {
 	const int prots[] = { PROT_NONE, PROT_READ };
 	void *page = clock_on_anon(vcpu);
@@ -126,7 +126,7 @@ CLOCK_TEST(waits_out_mprotect)
 	}
 }
 
-CLOCK_TEST(survives_mprotect_round_trip)
+CLOCK_TEST(mprotect_and_back)
 {
 	void *page = clock_on_anon(vcpu);
 
@@ -137,7 +137,7 @@ CLOCK_TEST(survives_mprotect_round_trip)
 }
 
 /* The child has the page as it was; the guest's side gets a copy. */
-CLOCK_TEST(follows_copy_on_write)
+CLOCK_TEST(copy_on_write)
 {
 	void *page = clock_on_anon(vcpu);
 	int pipefd[2], status;
@@ -184,7 +184,7 @@ static void migrate(void *page)
 	TEST_ASSERT(!r, __KVM_SYSCALL_ERROR("madvise(MADV_SOFT_OFFLINE)", r));
 }
 
-CLOCK_TEST(follows_page_migration)
+CLOCK_TEST(page_migration)
 {
 	void *page = clock_on_anon(vcpu), *hoard;
 	uint64_t pfn = gpc_pfn(page);
@@ -219,7 +219,7 @@ static void *ksm_merge(void *page)
 	return twin;
 }
 
-CLOCK_TEST(leaves_a_page_merged_by_ksm)
+CLOCK_TEST(ksm_merge)
 {
 	void *page = clock_on_anon(vcpu), *twin = ksm_merge(page);
 
@@ -233,7 +233,7 @@ CLOCK_TEST(leaves_a_page_merged_by_ksm)
 	GPC_ASSERT_POISON(twin, PAGE_SIZE);
 }
 
-CLOCK_TEST(follows_ksm_unmerge)
+CLOCK_TEST(ksm_unmerge)
 {
 	void *page = clock_on_anon(vcpu), *twin = ksm_merge(page);
 
@@ -245,7 +245,7 @@ CLOCK_TEST(follows_ksm_unmerge)
 	GPC_ASSERT_POISON(twin, PAGE_SIZE);
 }
 
-CLOCK_TEST(follows_thp_collapse)
+CLOCK_TEST(thp_collapse)
 {
 	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page, *hoard;
 
@@ -260,7 +260,7 @@ CLOCK_TEST(follows_thp_collapse)
 }
 
 /* A neighbour goes read-only: the huge mapping falls apart, the page stays. */
-CLOCK_TEST(survives_thp_mapping_split)
+CLOCK_TEST(thp_mapping_split)
 {
 	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page;
 
@@ -272,7 +272,7 @@ CLOCK_TEST(survives_thp_mapping_split)
 }
 
 /* The clock's page alone is cut out of the huge page. */
-CLOCK_TEST(follows_madvise_dontneed_within_thp)
+CLOCK_TEST(madvise_dontneed_thp)
 {
 	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page;
 	uint64_t pfn;
@@ -288,7 +288,7 @@ CLOCK_TEST(follows_madvise_dontneed_within_thp)
 	GPC_ASSERT_POISON(page + PAGE_SIZE, GPC_HUGE_SIZE - (page + PAGE_SIZE - mem));
 }
 
-CLOCK_TEST(survives_thp_split)
+CLOCK_TEST(thp_split)
 {
 	char dir[] = "/tmp/gpc.XXXXXX", range[64], path[64];
 	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page;
@@ -315,7 +315,7 @@ CLOCK_TEST(survives_thp_split)
  * One huge page goes back to the pool and to another mapping, which leaves the
  * slot the second one.
  */
-CLOCK_TEST(follows_hugetlb_replacement)
+CLOCK_TEST(hugetlb_replaced)
 {
 	void *mem, *other, *page;
 	uint64_t pfn;
@@ -343,7 +343,7 @@ CLOCK_TEST(follows_hugetlb_replacement)
 	munmap(other, GPC_HUGE_SIZE);
 }
 
-CLOCK_TEST(follows_memfd_punch_hole)
+CLOCK_TEST(punch_hole)
 {
 	int fd = kvm_memfd_alloc(GPC_SIZE, false);
 	void *alias = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
@@ -362,7 +362,7 @@ CLOCK_TEST(follows_memfd_punch_hole)
 }
 
 /* The file keeps the old page. */
-CLOCK_TEST(follows_memfd_mapped_at_another_offset)
+CLOCK_TEST(memfd_other_offset)
 {
 	int fd = kvm_memfd_alloc(2 * GPC_SIZE, false);
 	void *alias = gpc_mmap(NULL, 2 * GPC_SIZE, MAP_SHARED, fd, 0);
@@ -407,7 +407,7 @@ static void swap_out(void *page)
 	TEST_ASSERT(gpc_pagemap(page) & GPC_PAGEMAP_SWAPPED, "Page was not swapped out");
 }
 
-CLOCK_TEST(follows_swap_out)
+CLOCK_TEST(swap_out)
 {
 	void *page = clock_on_anon(vcpu), *hoard;
 
@@ -425,7 +425,7 @@ CLOCK_TEST(follows_swap_out)
  * A read brings the page in clean, with its copy in swap still good, and mapped
  * writable: KVM gets it without a fault, and what KVM writes must be kept.
  */
-CLOCK_TEST(survives_swap_out_of_a_page_that_was_read_in)
+CLOCK_TEST(swap_out_read_in)
 {
 	void *page = clock_on_anon(vcpu);
 
@@ -444,7 +444,7 @@ CLOCK_TEST(survives_swap_out_of_a_page_that_was_read_in)
  * Flags
  */
 
-CLOCK_TEST(tells_the_guest_that_it_was_stopped_until_it_says_that_it_knows)
+CLOCK_TEST(guest_stopped)
 {
 	struct pvclock_vcpu_time_info *clock = clock_on_anon(vcpu);
 
@@ -477,7 +477,7 @@ static uint8_t xen_flags(struct kvm_vcpu *vcpu, struct pvclock_vcpu_time_info *c
 	return clock->flags;
 }
 
-CLOCK_TEST(of_a_xen_guest_can_be_said_to_be_unstable)
+CLOCK_TEST(xen_tsc_unstable)
 {
 	struct pvclock_vcpu_time_info *clock = clock_on_anon(vcpu);
 	struct pvclock_vcpu_time_info *xen = (void *)clock - PAGE_SIZE + GPC_XEN_VCPU_INFO_TIME;

@@ -114,7 +114,7 @@ static int adjust(struct kvm_vcpu *vcpu)
 	return gpc_xen_vcpu_attr(vcpu, attr);
 }
 
-FULL_TEST(runstate_is_refused)
+FULL_TEST(runstate)
 {
 	TEST_ASSERT_EQ(gpc_set_record(vcpu, RECORD), 0);
 	harvest(vcpu, GPC_SLOT);
@@ -133,7 +133,7 @@ static int write_wall_clock(struct kvm_vcpu *vcpu)
 	return _vcpu_set_msr(vcpu, MSR_KVM_WALL_CLOCK_NEW, GPC_GPA) ? 0 : -ENOSPC;
 }
 
-FULL_TEST(wall_clock_is_refused)
+FULL_TEST(wall_clock)
 {
 	assert_refused(vcpu, write_wall_clock, GPC_SLOT, 3);
 }
@@ -149,14 +149,14 @@ static int translate(struct kvm_vcpu *vcpu)
 	return __vcpu_ioctl(vcpu, KVM_TRANSLATE, &tr) ? -errno : 0;
 }
 
-FULL_TEST(translation_is_refused)
+FULL_TEST(translation)
 {
 	TEST_ASSERT_EQ(translate(vcpu), 0);
 	vm_mem_region_set_flags(vcpu->vm, 0, KVM_MEM_LOG_DIRTY_PAGES);
 	assert_refused(vcpu, translate, 0, 1);
 }
 
-FULL_TEST(mapping_ahead_is_refused)
+FULL_TEST(pre_fault_memory)
 {
 	struct kvm_pre_fault_memory range = { .gpa = BIG_GPA, .size = BIG_PAGES * PAGE_SIZE };
 	uint64_t left = range.size;
@@ -238,7 +238,7 @@ static unsigned int soft_limit(struct kvm_vcpu *vcpu)
 	return low;
 }
 
-FULL_TEST(hypercall_page_takes_one_entry)
+FULL_TEST(hypercall_page)
 {
 	unsigned int limit = soft_limit(vcpu);
 
@@ -261,7 +261,7 @@ static void guest_copies_apic(void)
 }
 
 /* KVM emulates each iteration, up to 1,024 of them for an exit, and marks the page for each. */
-FULL_TEST(emulated_string_instruction_is_interrupted)
+FULL_TEST(emulated_string_io)
 {
 	const uint32_t *copy = mem;
 	unsigned int limit = soft_limit(vcpu), nr;

@@ -197,7 +197,7 @@ static void assert_clock_marks(struct kvm_vcpu *vcpu, size_t offset, int page)
 	TEST_ASSERT_EQ(run_marks_clocks(vcpu, offset, (struct gpc_step) { }), page);
 }
 
-DIRTY_TEST(clock_marks_its_page)
+DIRTY_TEST(clock)
 {
 	struct gpc_step step = { .msr = MSR_KVM_SYSTEM_TIME_NEW };
 
@@ -230,7 +230,7 @@ static void vcpu_info_on(struct kvm_vcpu *vcpu, uint64_t gpa)
 	TEST_ASSERT_EQ(gpc_xen_vcpu_attr(vcpu, attr), 0);
 }
 
-DIRTY_TEST(time_in_vcpu_info_marks_its_page)
+DIRTY_TEST(vcpu_time_info)
 {
 	one_slot_on(vcpu);
 
@@ -239,7 +239,7 @@ DIRTY_TEST(time_in_vcpu_info_marks_its_page)
 }
 
 /* KVM looks for pending events there each time the guest is entered. */
-DIRTY_TEST(looking_into_vcpu_info_marks_nothing)
+DIRTY_TEST(vcpu_info_read)
 {
 	struct kvm_xen_hvm_attr attr = {
 		.type = KVM_XEN_ATTR_TYPE_UPCALL_VECTOR,
@@ -258,7 +258,7 @@ DIRTY_TEST(looking_into_vcpu_info_marks_nothing)
  * runs.  (When it is there the event is set in it right away, which is not tracked:
  * Documentation/virt/kvm/api.rst, KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO.)
  */
-DIRTY_TEST(injection_into_vcpu_info_marks_its_page)
+DIRTY_TEST(vcpu_info_injection)
 {
 	void *shared_info = gpc_mmap_anon(NULL);
 	struct kvm_xen_hvm_attr attr = {
@@ -315,7 +315,7 @@ static void assert_record_marks(struct kvm_vcpu *vcpu, uint64_t gpa, int pages)
 	ASSERT_DIRTY(vcpu, pages);
 }
 
-DIRTY_TEST(record_in_a_page_marks_only_that)
+DIRTY_TEST(one_page)
 {
 	one_slot_on(vcpu);
 
@@ -325,7 +325,7 @@ DIRTY_TEST(record_in_a_page_marks_only_that)
 	assert_record_marks(vcpu, GPC_SPAN_GPA + GPC_SPAN_SIZE - GPC_RECORD_MAX, SECOND);
 }
 
-DIRTY_TEST(record_across_pages_marks_both)
+DIRTY_TEST(across_pages)
 {
 	one_slot_on(vcpu);
 
@@ -334,7 +334,7 @@ DIRTY_TEST(record_across_pages_marks_both)
 	assert_record_marks(vcpu, GPC_SPAN_END - 1, BOTH);
 }
 
-DIRTY_TEST(record_across_memslots_marks_each)
+DIRTY_TEST(across_memslots)
 {
 	two_slots_on(vcpu, BOTH);
 
@@ -345,7 +345,7 @@ DIRTY_TEST(record_across_memslots_marks_each)
 	assert_record_marks(vcpu, IN_SECOND, SECOND);
 }
 
-DIRTY_TEST(memslot_that_is_not_logged_is_not_marked)
+DIRTY_TEST(memslot_not_logged)
 {
 	int logged;
 
@@ -363,7 +363,7 @@ DIRTY_TEST(memslot_that_is_not_logged_is_not_marked)
 }
 
 /* Without that the guest or the VMM would have to set the address again. */
-DIRTY_TEST(logging_may_start_and_stop_at_any_time)
+DIRTY_TEST(logging_on_off)
 {
 	const int changes[] = { BOTH, FIRST, SECOND, NONE, FIRST, BOTH, SECOND, BOTH, NONE, BOTH };
 	int i;
@@ -381,7 +381,7 @@ DIRTY_TEST(logging_may_start_and_stop_at_any_time)
 }
 
 /* A record of 32 bits ends where the page does, one of 64 bits goes on. */
-DIRTY_TEST(record_marks_what_it_extends_to_in_its_mode)
+DIRTY_TEST(size_by_mode)
 {
 	const uint64_t gpa = GPC_SPAN_END - GPC_RECORD_SIZE(GPC_32);
 	int i;
@@ -407,7 +407,7 @@ DIRTY_TEST(record_marks_what_it_extends_to_in_its_mode)
 }
 
 /* It follows the page, and the mark goes by the guest's address, not the VMM's. */
-DIRTY_TEST(record_is_marked_wherever_its_memory_is)
+DIRTY_TEST(memory_moves)
 {
 	int i;
 
@@ -424,7 +424,7 @@ DIRTY_TEST(record_is_marked_wherever_its_memory_is)
 }
 
 /* The two pages of the guest's are one of the VMM's. */
-DIRTY_TEST(aliased_page_is_marked_in_either_memslot)
+DIRTY_TEST(aliased_memslots)
 {
 	void *mem = gpc_mmap_anon(NULL);
 
@@ -444,7 +444,7 @@ static void assert_marks_nothing(struct kvm_vcpu *vcpu)
 	ASSERT_DIRTY(vcpu, NONE);
 }
 
-DIRTY_TEST(what_is_not_written_is_not_marked)
+DIRTY_TEST(not_written)
 {
 	struct kvm_xen_vcpu_attr data = { .type = KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_DATA };
 	void *page;

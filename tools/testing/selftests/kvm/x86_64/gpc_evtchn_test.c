@@ -146,12 +146,12 @@ static void assert_arrives_at_each_alignment(struct kvm_vcpu *vcpu, enum gpc_abi
 	}
 }
 
-EVTCHN_TEST(arrives_at_each_alignment_32bit)
+EVTCHN_TEST(alignments_32bit)
 {
 	assert_arrives_at_each_alignment(vcpu, GPC_32);
 }
 
-EVTCHN_TEST(arrives_at_each_alignment_64bit)
+EVTCHN_TEST(alignments_64bit)
 {
 	assert_arrives_at_each_alignment(vcpu, GPC_64);
 }
@@ -173,7 +173,7 @@ static void ignore(int sig)
  * A word that only a 64-bit guest has waits in the kernel when the guest becomes one of
  * 32 bits: it is dropped, and the vCPU can sleep.
  */
-EVTCHN_TEST(change_of_mode_leaves_nothing_behind)
+EVTCHN_TEST(mode_switch_none_pending)
 {
 	struct guest_memory m = memory_on(vcpu->vm);
 	struct itimerval timer = { .it_value.tv_usec = 200000 };
@@ -197,7 +197,7 @@ EVTCHN_TEST(change_of_mode_leaves_nothing_behind)
 }
 
 /* What waits in the layout of 64 bits is found in that layout only. */
-EVTCHN_TEST(change_of_mode_finds_what_is_pending)
+EVTCHN_TEST(mode_switch_pending)
 {
 	struct guest_memory m = memory_on(vcpu->vm);
 
@@ -279,7 +279,7 @@ static const enum attr orders[][NR_ATTRS] = {
 	{ VCPU_INFO, SHARED_INFO, LONG_MODE },
 };
 
-EVTCHN_TEST(is_not_lost_in_a_migration)
+EVTCHN_TEST(migration)
 {
 	struct guest_memory m = memory_on(vcpu->vm);
 	int i;
@@ -301,7 +301,7 @@ EVTCHN_TEST(is_not_lost_in_a_migration)
 }
 
 /* What is masked, or not pending, is not raised. */
-EVTCHN_TEST(is_raised_in_a_migration_only_if_pending)
+EVTCHN_TEST(migration_pending_only)
 {
 	struct guest_memory m = memory_on(vcpu->vm);
 	uint64_t *mask = m.shinfo + MASK_64;
@@ -319,7 +319,7 @@ EVTCHN_TEST(is_raised_in_a_migration_only_if_pending)
 }
 
 /* As a guest may do at any time: what is set once more raises nothing. */
-EVTCHN_TEST(is_not_raised_again_by_moving_a_page)
+EVTCHN_TEST(page_moved)
 {
 	struct guest_memory m = memory_on(vcpu->vm);
 	int i;

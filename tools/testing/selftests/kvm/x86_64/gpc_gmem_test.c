@@ -65,7 +65,7 @@ static void punch_hole(int gmem, off_t offset, size_t size)
 		    __KVM_SYSCALL_ERROR("fallocate()", -1));
 }
 
-GMEM_TEST(clock_goes_when_its_page_becomes_private)
+GMEM_TEST(clock_to_private)
 {
 	struct kvm_vm *vm = vcpu->vm;
 	void *page = slot_add(vm, NULL);
@@ -82,7 +82,7 @@ GMEM_TEST(clock_goes_when_its_page_becomes_private)
 }
 
 /* The VMM frees what is not used for as long as the page is private. */
-GMEM_TEST(clock_returns_in_another_shared_page)
+GMEM_TEST(clock_back_to_shared)
 {
 	struct kvm_vm *vm = vcpu->vm;
 	void *page = slot_add(vm, NULL), *hoard;
@@ -100,7 +100,7 @@ GMEM_TEST(clock_returns_in_another_shared_page)
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
 }
 
-GMEM_TEST(clock_is_turned_on_in_a_private_page)
+GMEM_TEST(clock_on_in_private)
 {
 	struct kvm_vm *vm = vcpu->vm;
 	void *page = slot_add(vm, NULL);
@@ -115,7 +115,7 @@ GMEM_TEST(clock_is_turned_on_in_a_private_page)
 	assert_served(vcpu, page);
 }
 
-GMEM_TEST(xen_areas_in_a_private_page_are_refused)
+GMEM_TEST(xen_areas_in_private)
 {
 	struct kvm_vm *vm = vcpu->vm;
 	void *page = slot_add(vm, NULL);
@@ -131,7 +131,7 @@ GMEM_TEST(xen_areas_in_a_private_page_are_refused)
 	gpc_assert_served_in(vcpu, GPC_CLOCK + GPC_XEN_VCPU_INFO_TIME, page);
 }
 
-GMEM_TEST(event_is_refused_while_the_shared_info_is_private)
+GMEM_TEST(event_in_private)
 {
 	struct kvm_vm *vm = vcpu->vm;
 	void *page = slot_add(vm, NULL);
@@ -160,7 +160,7 @@ static int set_runstate(struct kvm_vcpu *vcpu, uint64_t gpa)
 }
 
 /* KVM writes the runstate whenever it begins to run the vCPU. */
-GMEM_TEST(runstate_across_pages_needs_both_of_them)
+GMEM_TEST(runstate_across_pages)
 {
 	struct kvm_vm *vm = vcpu->vm;
 	void *page = slot_add(vm, NULL), *end = page + PAGE_SIZE;
@@ -194,7 +194,7 @@ GMEM_TEST(runstate_across_pages_needs_both_of_them)
 }
 
 /* In either direction, what the cache has is looked up again. */
-GMEM_TEST(each_conversion_of_its_page_is_a_hit)
+GMEM_TEST(conversions_counted)
 {
 	struct kvm_vm *vm = vcpu->vm;
 	uint64_t hits;
@@ -213,7 +213,7 @@ GMEM_TEST(each_conversion_of_its_page_is_a_hit)
 	TEST_ASSERT_EQ(gpc_stat(vm, "gpc_invalidation_hits"), hits + 1);
 }
 
-GMEM_TEST(conversions_elsewhere_leave_it_alone)
+GMEM_TEST(conversions_elsewhere)
 {
 	struct kvm_vm *vm = vcpu->vm;
 	void *page = slot_add(vm, NULL);
@@ -235,7 +235,7 @@ GMEM_TEST(conversions_elsewhere_leave_it_alone)
 
 /* The hole is in memory that the guest does not see, but it may have been. */
 /* A guest_memfd holds private memory, which no cache maps: shared memory stays as it is. */
-GMEM_TEST(holes_in_the_guest_memfd_leave_it_alone)
+GMEM_TEST(gmem_punch_hole)
 {
 	struct kvm_vm *vm = vcpu->vm;
 	int gmem;
@@ -257,7 +257,7 @@ GMEM_TEST(holes_in_the_guest_memfd_leave_it_alone)
 }
 
 /* The lookup began in shared memory, and ends when the page is private. */
-GMEM_TEST(conversion_amid_a_refresh_wins)
+GMEM_TEST(conversion_in_refresh)
 {
 	struct kvm_vm *vm = vcpu->vm;
 	void *page = slot_add(vm, NULL);
@@ -276,7 +276,7 @@ GMEM_TEST(conversion_amid_a_refresh_wins)
 	assert_served(vcpu, page);
 }
 
-GMEM_TEST(conversion_and_back_amid_a_refresh)
+GMEM_TEST(conversion_and_back_in_refresh)
 {
 	struct kvm_vm *vm = vcpu->vm;
 	struct gpc_task task;

@@ -175,7 +175,7 @@ static void *drop(void *page)
 	return gpc_hoard();
 }
 
-HVA_TEST(vcpu_info_follows_madvise_dontneed)
+HVA_TEST(vcpu_info_madvise_dontneed)
 {
 	void *page = slot_add(vcpu->vm), *hoard;
 
@@ -186,7 +186,7 @@ HVA_TEST(vcpu_info_follows_madvise_dontneed)
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
 }
 
-HVA_TEST(vcpu_info_stays_at_its_address_when_mremap_takes_the_page)
+HVA_TEST(vcpu_info_mremap_away)
 {
 	void *page = slot_add(vcpu->vm), *moved;
 
@@ -201,7 +201,7 @@ HVA_TEST(vcpu_info_stays_at_its_address_when_mremap_takes_the_page)
 	GPC_ASSERT_POISON(moved, PAGE_SIZE);
 }
 
-HVA_TEST(vcpu_info_follows_its_attribute)
+HVA_TEST(vcpu_info_attribute)
 {
 	const uint64_t offsets[] = {
 		0, 64, 4, PAGE_SIZE - VCPU_INFO_SIZE, PAGE_SIZE, 3 * PAGE_SIZE + 64,
@@ -229,7 +229,7 @@ HVA_TEST(vcpu_info_follows_its_attribute)
 }
 
 /* From bound to a guest address to bound to a user address, and back. */
-HVA_TEST(vcpu_info_changes_its_kind)
+HVA_TEST(vcpu_info_gpa_and_hva)
 {
 	struct kvm_xen_vcpu_attr attr = {
 		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO,
@@ -252,7 +252,7 @@ HVA_TEST(vcpu_info_changes_its_kind)
 }
 
 /* kvmclock, bound to a guest address, goes with the memslot. */
-HVA_TEST(vcpu_info_outlives_the_memslot)
+HVA_TEST(vcpu_info_memslot_deleted)
 {
 	struct pvclock_vcpu_time_info *time;
 	void *mem = slot_add(vcpu->vm);
@@ -271,7 +271,7 @@ HVA_TEST(vcpu_info_outlives_the_memslot)
 	GPC_ASSERT_POISON(mem + VCPU_INFO_SIZE, GPC_SIZE - VCPU_INFO_SIZE);
 }
 
-HVA_TEST(vcpu_info_returns_when_mapped_again)
+HVA_TEST(vcpu_info_unmapped_then_mapped)
 {
 	void *page = slot_add(vcpu->vm), *hoard = gpc_hoard_reserve();
 
@@ -289,7 +289,7 @@ HVA_TEST(vcpu_info_returns_when_mapped_again)
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
 }
 
-HVA_TEST(vcpu_info_refuses_bad_addresses)
+HVA_TEST(vcpu_info_bad_addresses)
 {
 	void *mem = slot_add(vcpu->vm);
 
@@ -309,7 +309,7 @@ HVA_TEST(vcpu_info_refuses_bad_addresses)
 	assert_vcpu_info(vcpu, GPC_GPA + PAGE_SIZE, mem + PAGE_SIZE);
 }
 
-HVA_TEST(shared_info_follows_madvise_dontneed)
+HVA_TEST(shared_info_madvise_dontneed)
 {
 	void *page = slot_add(vcpu->vm), *hoard;
 
@@ -320,7 +320,7 @@ HVA_TEST(shared_info_follows_madvise_dontneed)
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
 }
 
-HVA_TEST(shared_info_stays_at_its_address_when_mremap_takes_the_page)
+HVA_TEST(shared_info_mremap_away)
 {
 	void *page = slot_add(vcpu->vm), *moved;
 
@@ -332,7 +332,7 @@ HVA_TEST(shared_info_stays_at_its_address_when_mremap_takes_the_page)
 	GPC_ASSERT_POISON(moved, PAGE_SIZE);
 }
 
-HVA_TEST(shared_info_returns_when_mapped_again)
+HVA_TEST(shared_info_unmapped_then_mapped)
 {
 	void *page = slot_add(vcpu->vm), *hoard = gpc_hoard_reserve();
 
@@ -349,7 +349,7 @@ HVA_TEST(shared_info_returns_when_mapped_again)
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
 }
 
-HVA_TEST(shared_info_follows_its_attribute)
+HVA_TEST(shared_info_attribute)
 {
 	void *mem = slot_add(vcpu->vm);
 	int i;
@@ -372,7 +372,7 @@ HVA_TEST(shared_info_follows_its_attribute)
 	GPC_ASSERT_POISON(mem, GPC_SIZE);
 }
 
-HVA_TEST(shared_info_refuses_bad_addresses)
+HVA_TEST(shared_info_bad_addresses)
 {
 	void *mem = slot_add(vcpu->vm);
 
@@ -470,7 +470,7 @@ static void map(void *hva, int flags, int fd, off_t offset)
 			 fd, offset) == hva, __KVM_SYSCALL_ERROR("mmap()", -1));
 }
 
-HVA_TEST(shared_info_outside_the_memslots_follows_when_mapped_over)
+HVA_TEST(shared_info_no_memslot_mmap_over)
 {
 	const size_t size = RACE_PAGES * PAGE_SIZE;
 	int fd = kvm_memfd_alloc(size, false), i;
@@ -500,7 +500,7 @@ HVA_TEST(shared_info_outside_the_memslots_follows_when_mapped_over)
 }
 
 /* The debug kernel sees a write to the page, which is free. */
-HVA_TEST(shared_info_outside_the_memslots_goes_when_unmapped)
+HVA_TEST(shared_info_no_memslot_unmapped)
 {
 	void *hva = gpc_mmap_anon(NULL);
 	struct sender sender;

@@ -56,7 +56,7 @@ static void guest_version(void)
 	gpc_step.word = __xen_hypercall(XEN_VERSION, 0, NULL);
 }
 
-HYPERCALL_TEST(is_answered_for_the_kernel)
+HYPERCALL_TEST(from_kernel)
 {
 	answer_hypercalls(vcpu->vm);
 	gpc_run(vcpu, (struct gpc_step) { .call = guest_version });
@@ -106,7 +106,7 @@ static void run_user_version(struct kvm_vcpu *vcpu)
 	vcpu_run(vcpu);
 }
 
-HYPERCALL_TEST(is_left_to_the_vmm_for_processes)
+HYPERCALL_TEST(from_process)
 {
 	struct kvm_xen_exit *xen = &vcpu->run->xen;
 
@@ -136,7 +136,7 @@ static bool was_traced(const char *what)
 	return found;
 }
 
-HYPERCALL_TEST(is_traced_with_the_privilege_level)
+HYPERCALL_TEST(traced_cpl)
 {
 	GPC_REQUIRE(!access(TRACING "events/kvm/kvm_xen_hypercall", F_OK),
 		    "no tracepoint: tracefs is not mounted at " TRACING ", or CONFIG_FTRACE");
@@ -170,7 +170,7 @@ static bool is_hypercall_page(const void *page)
 	return true;
 }
 
-HYPERCALL_TEST(page_is_filled_for_the_guest)
+HYPERCALL_TEST(page_by_guest)
 {
 	void *mem = gpc_mmap_anon(NULL);
 
@@ -182,7 +182,7 @@ HYPERCALL_TEST(page_is_filled_for_the_guest)
 	GPC_ASSERT_POISON(mem + 2 * PAGE_SIZE, PAGE_SIZE);
 }
 
-HYPERCALL_TEST(page_is_not_filled_for_the_vmm)
+HYPERCALL_TEST(page_by_vmm)
 {
 	void *mem = gpc_mmap_anon(NULL);
 
@@ -193,7 +193,7 @@ HYPERCALL_TEST(page_is_not_filled_for_the_vmm)
 }
 
 /* KVM resets XSS as it creates a vCPU, with no memory to be written meanwhile. */
-HYPERCALL_TEST(page_is_not_filled_by_the_reset_of_a_register)
+HYPERCALL_TEST(page_at_reset)
 {
 	struct kvm_xen_hvm_config config = {
 		.flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL,
@@ -258,7 +258,7 @@ static void assert_limit(struct kvm_vcpu *vcpu, unsigned long *pending, enum gpc
 	TEST_ASSERT_EQ(poll_ports(vcpu, 1, ~0, 2), -EINVAL);
 }
 
-HYPERCALL_TEST(polls_no_port_beyond_the_last)
+HYPERCALL_TEST(poll_last_port)
 {
 	void *mem = gpc_mmap_anon(NULL);
 	unsigned long *pending = mem + (GPC_CLOCK - GPC_GPA) + GPC_XEN_SHINFO_PENDING;

@@ -189,7 +189,7 @@ static int other_cpu(void)
 	return -1;
 }
 
-KVM_ONE_VCPU_TEST(gpc_irq, does_not_come_while_the_version_is_odd, gpc_guest)
+KVM_ONE_VCPU_TEST(gpc_irq, version_odd, gpc_guest)
 {
 	void *mem = gpc_mmap_anon(NULL);
 	struct watch watch = { .clock = mem + (CLOCK - GPC_GPA) };

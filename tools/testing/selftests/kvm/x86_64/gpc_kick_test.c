@@ -77,7 +77,7 @@ static void assert_clock_in(void *page, size_t offset)
 	GPC_ASSERT_POISON(page + end, PAGE_SIZE - end);
 }
 
-KICK_TEST(ends_the_wait_for_the_clock)
+KICK_TEST(clock)
 {
 	void *page = slot_add(vcpu);
 
@@ -87,7 +87,7 @@ KICK_TEST(ends_the_wait_for_the_clock)
 	gpc_assert_served(vcpu, GPC_CLOCK);
 }
 
-KICK_TEST(ends_the_wait_for_steal_time)
+KICK_TEST(steal_time)
 {
 	struct kvm_steal_time *steal = slot_add(vcpu);
 
@@ -98,7 +98,7 @@ KICK_TEST(ends_the_wait_for_steal_time)
 	GPC_ASSERT_POISON(steal + 1, PAGE_SIZE - sizeof(*steal));
 }
 
-KICK_TEST(ends_the_wait_for_the_vcpu_info)
+KICK_TEST(vcpu_info)
 {
 	void *page = slot_add(vcpu);
 
@@ -108,7 +108,7 @@ KICK_TEST(ends_the_wait_for_the_vcpu_info)
 	assert_clock_in(page, GPC_XEN_VCPU_INFO_TIME);
 }
 
-KICK_TEST(ends_the_wait_for_the_vcpu_time_info)
+KICK_TEST(vcpu_time_info)
 {
 	struct kvm_xen_vcpu_attr attr = {
 		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO,
@@ -138,12 +138,12 @@ static void wait_for_runstate(struct kvm_vcpu *vcpu, int nth)
 	gpc_take_record(&span, gpa, GPC_64);
 }
 
-KICK_TEST(ends_the_wait_for_the_runstate)
+KICK_TEST(runstate)
 {
 	wait_for_runstate(vcpu, 0);
 }
 
-KICK_TEST(ends_the_wait_for_the_second_page_of_the_runstate)
+KICK_TEST(runstate_second_page)
 {
 	wait_for_runstate(vcpu, 1);
 }
@@ -166,7 +166,7 @@ static void spin(void)
 		cpu_relax();
 }
 
-KICK_TEST(does_not_lose_an_event)
+KICK_TEST(event_kept)
 {
 	struct spinning *s = addr_gva2hva(vcpu->vm, (uintptr_t)&spinning);
 	void *page = slot_add(vcpu);

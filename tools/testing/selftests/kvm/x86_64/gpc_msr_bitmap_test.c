@@ -125,7 +125,7 @@ static void wait_for_bitmap(struct kvm_vcpu *vcpu, int uffd, void *page)
 	close(uffd);
 }
 
-MSR_BITMAP_TEST(is_waited_for_when_l2_is_launched)
+MSR_BITMAP_TEST(wait_at_launch)
 {
 	void *page = run_l1(vcpu);
 
@@ -133,7 +133,7 @@ MSR_BITMAP_TEST(is_waited_for_when_l2_is_launched)
 	wait_for_bitmap(vcpu, gpc_uffd_make_missing(page), page);
 }
 
-MSR_BITMAP_TEST(is_waited_for_after_nested_state_was_set)
+MSR_BITMAP_TEST(wait_after_set_nested_state)
 {
 	void *page = run_l1(vcpu);
 	struct kvm_nested_state *state;
@@ -167,7 +167,7 @@ static void replace(void *page, int fill)
 	memset(gpc_mmap(page, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), fill, PAGE_SIZE);
 }
 
-KVM_ONE_VCPU_TEST(gpc_msr_bitmap, is_followed_from_launch_to_launch, l1_guest_reports_exits)
+KVM_ONE_VCPU_TEST(gpc_msr_bitmap, launch_to_launch, l1_guest_reports_exits)
 {
 	void *page = run_l1(vcpu);
 	int i;

@@ -51,7 +51,7 @@ PFNMAP_TEST(is_served)
 	assert_each_page_served(vcpu, gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE));
 }
 
-PFNMAP_TEST(follows_mmap_over_it)
+PFNMAP_TEST(mmap_over)
 {
 	void *alias = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_RESERVE_SIZE);
 	void *mem = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE), *page;
@@ -69,7 +69,7 @@ PFNMAP_TEST(follows_mmap_over_it)
 }
 
 /* To a page that has a struct page, and back. */
-PFNMAP_TEST(changes_places_with_ordinary_memory)
+PFNMAP_TEST(swap_with_ram)
 {
 	void *alias = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE);
 	void *mem = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE), *page;
@@ -90,7 +90,7 @@ PFNMAP_TEST(changes_places_with_ordinary_memory)
 	}
 }
 
-PFNMAP_TEST(returns_when_mapped_again)
+PFNMAP_TEST(unmapped_then_mapped)
 {
 	void *alias = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE);
 	void *mem = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE), *page;
@@ -106,7 +106,7 @@ PFNMAP_TEST(returns_when_mapped_again)
 	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
 }
 
-PFNMAP_TEST(is_served_right_behind_the_kernels_ram)
+PFNMAP_TEST(behind_ram)
 {
 	assert_each_page_served(vcpu, gpc_map_reserve(NULL, GPC_NEAR, 0, GPC_SIZE));
 }
@@ -195,18 +195,18 @@ static void assert_spans_served(struct kvm_vcpu *vcpu, enum gpc_reserve where)
 	assert_span_served(vcpu, &span);
 }
 
-SPAN_TEST(both_pages_are_served)
+SPAN_TEST(both_pages)
 {
 	assert_spans_served(vcpu, GPC_FAR);
 }
 
-SPAN_TEST(both_pages_are_served_right_behind_the_kernels_ram)
+SPAN_TEST(both_pages_behind_ram)
 {
 	assert_spans_served(vcpu, GPC_NEAR);
 }
 
 /* One page after the other, to one that is next to its fellow or is not. */
-SPAN_TEST(follows_mmap_over_a_half)
+SPAN_TEST(mmap_over_half)
 {
 	const int pages[][2] = { { 0, 3 }, { 1, 4 }, { 0, 1 }, { 1, 2 }, { 1, 7 }, { 0, 6 } };
 	void *alias = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_RESERVE_SIZE);
@@ -232,7 +232,7 @@ SPAN_TEST(follows_mmap_over_a_half)
  * There is no kernel address for a page with a struct page and one without: the
  * record is refused, and written again when the pages are of one kind.
  */
-SPAN_TEST(refuses_a_half_with_a_struct_page)
+SPAN_TEST(half_with_struct_page)
 {
 	void *far = map_page(NULL, GPC_FAR, 0), *ram = map_ram(NULL);
 
@@ -246,7 +246,7 @@ SPAN_TEST(refuses_a_half_with_a_struct_page)
 	span_on(vcpu, ram, map_ram(NULL));
 }
 
-SPAN_TEST(waits_until_both_halves_are_of_one_kind)
+SPAN_TEST(halves_of_two_kinds)
 {
 	struct gpc_span span;
 	int i;
@@ -275,7 +275,7 @@ SPAN_TEST(waits_until_both_halves_are_of_one_kind)
 }
 
 /* Where there happens to be a struct page it is as good as ordinary memory. */
-SPAN_TEST(a_half_is_served_right_behind_the_kernels_ram)
+SPAN_TEST(half_behind_ram)
 {
 	void *near = map_page(NULL, GPC_NEAR, 0), *ram = map_ram(NULL);
 

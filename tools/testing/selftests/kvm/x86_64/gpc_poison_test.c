@@ -86,7 +86,7 @@ static void lose_clock(struct kvm_vcpu *vcpu, void *page, void *hit)
 	gpc_update(vcpu);
 }
 
-POISON_TEST(clock_returns_in_a_page_mapped_over_it)
+POISON_TEST(mmap_over)
 {
 	void *page = slot_add(vcpu->vm, gpc_mmap_anon(NULL));
 
@@ -97,7 +97,7 @@ POISON_TEST(clock_returns_in_a_page_mapped_over_it)
 	assert_clock(vcpu, GPC_CLOCK, page);
 }
 
-POISON_TEST(clock_returns_when_the_page_is_dropped)
+POISON_TEST(madvise_dontneed)
 {
 	void *page = slot_add(vcpu->vm, gpc_mmap_anon(NULL));
 
@@ -108,7 +108,7 @@ POISON_TEST(clock_returns_when_the_page_is_dropped)
 }
 
 /* Shared memory keeps the bad page, and fails, until it is punched out. */
-POISON_TEST(clock_returns_when_the_page_is_punched_out)
+POISON_TEST(punch_hole)
 {
 	int fd = kvm_memfd_alloc(GPC_SIZE, false);
 	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
@@ -125,7 +125,7 @@ POISON_TEST(clock_returns_when_the_page_is_punched_out)
 }
 
 /* One small page is lost of a huge one, which falls apart. */
-POISON_TEST(clock_returns_within_a_huge_page)
+POISON_TEST(within_thp)
 {
 	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page = mem + (GPC_CLOCK - GPC_GPA);
 
@@ -144,7 +144,7 @@ POISON_TEST(clock_returns_within_a_huge_page)
  * one here: of another, a kernel without THP tells nobody, since its page_to_pgoff()
  * takes no tail page for one.
  */
-POISON_TEST(clock_returns_in_another_hugetlb_page)
+POISON_TEST(hugetlb_replaced)
 {
 	void *mem, *page;
 
@@ -159,7 +159,7 @@ POISON_TEST(clock_returns_in_another_hugetlb_page)
 	assert_clock(vcpu, GPC_CLOCK, page);
 }
 
-POISON_TEST(clock_may_move_to_a_sound_page)
+POISON_TEST(clock_moved)
 {
 	void *page = slot_add(vcpu->vm, gpc_mmap_anon(NULL));
 
@@ -170,7 +170,7 @@ POISON_TEST(clock_may_move_to_a_sound_page)
 }
 
 /* An MSR write succeeds wherever the clock is to be. */
-POISON_TEST(clock_may_be_turned_on_in_it)
+POISON_TEST(clock_on)
 {
 	void *page = slot_add(vcpu->vm, gpc_mmap_anon(NULL));
 
@@ -183,7 +183,7 @@ POISON_TEST(clock_may_be_turned_on_in_it)
 	assert_clock(vcpu, GPC_CLOCK, page);
 }
 
-POISON_TEST(vcpu_info_is_refused)
+POISON_TEST(vcpu_info)
 {
 	void *page = slot_add(vcpu->vm, gpc_mmap_anon(NULL));
 
@@ -197,7 +197,7 @@ POISON_TEST(vcpu_info_is_refused)
 	assert_clock(vcpu, GPC_CLOCK + GPC_XEN_VCPU_INFO_TIME, page);
 }
 
-POISON_TEST(vcpu_info_returns_when_the_page_is_dropped)
+POISON_TEST(vcpu_info_madvise_dontneed)
 {
 	void *page = slot_add(vcpu->vm, gpc_mmap_anon(NULL));
 
@@ -211,7 +211,7 @@ POISON_TEST(vcpu_info_returns_when_the_page_is_dropped)
 	assert_clock(vcpu, GPC_CLOCK + GPC_XEN_VCPU_INFO_TIME, page);
 }
 
-POISON_TEST(event_is_refused_and_then_delivered)
+POISON_TEST(event)
 {
 	void *page = slot_add(vcpu->vm, gpc_mmap_anon(NULL));
 

@@ -103,7 +103,7 @@ static void update(struct kvm_vcpu *vcpu, void *page)
 	gpc_assert_written(page);
 }
 
-PROGRESS_TEST(does_not_wait_for_invalidations_of_other_memory)
+PROGRESS_TEST(invalidation_elsewhere)
 {
 	void *page = start(vcpu, OUTSIDE, NR_AREAS);
 	struct kvm_vm *vm = vcpu->vm;
@@ -163,7 +163,7 @@ static uint64_t nr_in_wait_hist(struct kvm_vm *vm)
 	return sum;
 }
 
-PROGRESS_TEST(sleeps_until_an_invalidation_of_its_page_has_ended)
+PROGRESS_TEST(invalidation_of_its_page)
 {
 	void *page = start(vcpu, INSIDE, 1);
 	struct kvm_vm *vm = vcpu->vm;

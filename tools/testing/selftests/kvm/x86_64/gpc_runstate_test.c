@@ -120,22 +120,22 @@ static void assert_works_at_each_offset(struct kvm_vcpu *vcpu, struct gpc_span s
 		assert_record_works(vcpu, &span, GPC_SPAN_END + offset, abi);
 }
 
-RUNSTATE_TEST(works_at_each_offset_32bit)
+RUNSTATE_TEST(offsets_32bit)
 {
 	assert_works_at_each_offset(vcpu, one_slot(vcpu->vm), GPC_32);
 }
 
-RUNSTATE_TEST(works_at_each_offset_64bit)
+RUNSTATE_TEST(offsets_64bit)
 {
 	assert_works_at_each_offset(vcpu, one_slot(vcpu->vm), GPC_64);
 }
 
-RUNSTATE_TEST(works_at_each_offset_32bit_in_two_memslots)
+RUNSTATE_TEST(offsets_32bit_two_memslots)
 {
 	assert_works_at_each_offset(vcpu, two_slots(vcpu->vm), GPC_32);
 }
 
-RUNSTATE_TEST(works_at_each_offset_64bit_in_two_memslots)
+RUNSTATE_TEST(offsets_64bit_two_memslots)
 {
 	assert_works_at_each_offset(vcpu, two_slots(vcpu->vm), GPC_64);
 }
@@ -276,27 +276,27 @@ static void assert_never_torn_at_each_offset(struct kvm_vcpu *vcpu, struct gpc_s
 	watcher_end();
 }
 
-RUNSTATE_TEST(is_never_torn_32bit)
+RUNSTATE_TEST(never_torn_32bit)
 {
 	assert_never_torn_at_each_offset(vcpu, one_slot(vcpu->vm), GPC_32);
 }
 
-RUNSTATE_TEST(is_never_torn_64bit)
+RUNSTATE_TEST(never_torn_64bit)
 {
 	assert_never_torn_at_each_offset(vcpu, one_slot(vcpu->vm), GPC_64);
 }
 
-RUNSTATE_TEST(is_never_torn_32bit_in_two_memslots)
+RUNSTATE_TEST(never_torn_32bit_two_memslots)
 {
 	assert_never_torn_at_each_offset(vcpu, two_slots(vcpu->vm), GPC_32);
 }
 
-RUNSTATE_TEST(is_never_torn_64bit_in_two_memslots)
+RUNSTATE_TEST(never_torn_64bit_two_memslots)
 {
 	assert_never_torn_at_each_offset(vcpu, two_slots(vcpu->vm), GPC_64);
 }
 
-RUNSTATE_TEST(has_no_update_flag_unless_asked_for)
+RUNSTATE_TEST(no_update_flag)
 {
 	const int offsets[] = { -GPC_RECORD_MAX, -20, -12, 0 };
 	struct gpc_span span = one_slot(vcpu->vm);
@@ -402,7 +402,7 @@ static void assert_runnable_while_preempted(struct kvm_vcpu *vcpu, const struct 
 	pthread_join(thread, NULL);
 }
 
-RUNSTATE_TEST(is_runnable_while_it_waits_for_its_cpu)
+RUNSTATE_TEST(runnable_while_preempted)
 {
 	const int offsets[] = { -GPC_RECORD_MAX, -GPC_RECORD_MAX + 1, -20, -12, -1, 0 };
 	struct gpc_span span = two_slots(vcpu->vm);
@@ -445,13 +445,13 @@ RUNSTATE_TEST(follows_mode_switch)
 	assert_follows_abi_at_each_offset(vcpu, one_slot(vcpu->vm));
 }
 
-RUNSTATE_TEST(follows_mode_switch_in_two_memslots)
+RUNSTATE_TEST(mode_switch_two_memslots)
 {
 	assert_follows_abi_at_each_offset(vcpu, two_slots(vcpu->vm));
 }
 
 /* In 64-bit mode the record's end is where there is no memory: it is not written. */
-RUNSTATE_TEST(waits_for_memory_after_mode_switch)
+RUNSTATE_TEST(unmapped_at_mode_switch)
 {
 	const uint64_t gpa = GPC_SPAN_END - GPC_RECORD_SIZE(GPC_32);
 	struct gpc_span span = two_slots(vcpu->vm);
@@ -499,7 +499,7 @@ static void *toggle_thread(void *arg)
  * and the memslot do; that of 64 bits would go on in the next page, which is next to
  * it in the host's memory as well.
  */
-RUNSTATE_TEST(never_overruns_its_memory_in_a_mode_switch)
+RUNSTATE_TEST(mode_switch_no_overrun)
 {
 	const uint64_t gpa = GPC_SPAN_END - GPC_RECORD_SIZE(GPC_32);
 	struct gpc_span span;
@@ -613,7 +613,7 @@ static struct gpc_span record_on(struct kvm_vcpu *vcpu)
 	return span;
 }
 
-RUNSTATE_TEST(current_is_set_and_got)
+RUNSTATE_TEST(current_set_get)
 {
 	struct gpc_span span = record_on(vcpu);
 	enum gpc_state state;
@@ -624,7 +624,7 @@ RUNSTATE_TEST(current_is_set_and_got)
 	}
 }
 
-RUNSTATE_TEST(current_refuses_what_is_no_state)
+RUNSTATE_TEST(current_bad)
 {
 	const uint64_t bad[] = { GPC_NR_STATES, BIT_ULL(32), BIT_ULL(63), -1ull };
 	struct gpc_span span = record_on(vcpu);
@@ -639,7 +639,7 @@ RUNSTATE_TEST(current_refuses_what_is_no_state)
 }
 
 /* As when a VM is restored: the state goes on from there. */
-RUNSTATE_TEST(data_is_set_and_got)
+RUNSTATE_TEST(data_set_get)
 {
 	struct gpc_span span = record_on(vcpu);
 	struct kvm_xen_vcpu_attr got;
@@ -665,7 +665,7 @@ RUNSTATE_TEST(data_is_set_and_got)
 }
 
 /* One that never ran has been offline. */
-RUNSTATE_TEST(data_of_zeroes_starts_anew)
+RUNSTATE_TEST(data_zero)
 {
 	struct gpc_span span = record_on(vcpu);
 	struct gpc_runstate rs;
@@ -707,7 +707,7 @@ static void assert_bad_times_refused(struct kvm_vcpu *vcpu, uint16_t type)
 	assert_refused(vcpu, attr_of(type, GPC_BLOCKED, 0, 0, 0, gpc_now(vcpu->vm) + DAY_NS));
 }
 
-RUNSTATE_TEST(data_refuses_what_cannot_be)
+RUNSTATE_TEST(data_bad)
 {
 	struct gpc_span span = record_on(vcpu);
 
@@ -717,7 +717,7 @@ RUNSTATE_TEST(data_refuses_what_cannot_be)
 	gpc_span_assert_poison(&span);
 }
 
-RUNSTATE_TEST(adjust_adds_to_the_times)
+RUNSTATE_TEST(adjust_times)
 {
 	struct gpc_span span = record_on(vcpu);
 	struct gpc_runstate rs;
@@ -736,7 +736,7 @@ RUNSTATE_TEST(adjust_adds_to_the_times)
 	assert_times(&rs, 52, 81, 371 + rs.entry_time - (51 + 80 + 370 + 4080 + 4), 4081);
 }
 
-RUNSTATE_TEST(adjust_refuses_what_cannot_be)
+RUNSTATE_TEST(adjust_bad)
 {
 	struct gpc_span span = record_on(vcpu);
 	struct kvm_xen_vcpu_attr attr = { .type = KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADJUST };
@@ -751,7 +751,7 @@ RUNSTATE_TEST(adjust_refuses_what_cannot_be)
 		    "ADJUST can be read: errno %d", errno);
 }
 
-RUNSTATE_TEST(address_is_set_and_got)
+RUNSTATE_TEST(address_set_get)
 {
 	const int offsets[] = { -GPC_RECORD_MAX, -1, 0, -20 };
 	struct gpc_span span = one_slot(vcpu->vm);
@@ -767,7 +767,7 @@ RUNSTATE_TEST(address_is_set_and_got)
 }
 
 /* KVM writes nothing any more; the account goes on. */
-RUNSTATE_TEST(stops_at_the_invalid_address)
+RUNSTATE_TEST(invalid_address)
 {
 	struct gpc_span span = record_on(vcpu);
 	struct gpc_runstate prev = enter(vcpu, &span, ATTR_GPA, GPC_64, GPC_BLOCKED), rs;
@@ -801,7 +801,7 @@ static void assert_address_refused(struct kvm_vcpu *vcpu, const struct gpc_span 
 	gpc_span_assert_poison(span);
 }
 
-RUNSTATE_TEST(refuses_addresses_without_memory)
+RUNSTATE_TEST(no_memory)
 {
 	struct gpc_span span = record_on(vcpu);
 
@@ -819,7 +819,7 @@ RUNSTATE_TEST(refuses_addresses_without_memory)
 	assert_record_works(vcpu, &span, ATTR_GPA, GPC_64);
 }
 
-RUNSTATE_TEST(refuses_memory_of_which_a_half_is_read_only)
+RUNSTATE_TEST(half_read_only)
 {
 	void *mem[] = { gpc_mmap_anon(NULL), gpc_mmap_anon(NULL) };
 	int ro;

@@ -515,18 +515,18 @@ FIXTURE_TEARDOWN(gpc_sequence)
 
 #define SEQUENCE_TEST(test) TEST_F_TIMEOUT(gpc_sequence, test, TIMEOUT_S)
 
-SEQUENCE_TEST(leaves_a_kvm_guest_consistent)
+SEQUENCE_TEST(kvm_guest)
 {
 	TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_KVM_STEAL_TIME));
 	run_sequences(false, false);
 }
 
-SEQUENCE_TEST(leaves_a_xen_guest_consistent)
+SEQUENCE_TEST(xen_guest)
 {
 	run_sequences(true, false);
 }
 
-SEQUENCE_TEST(leaves_a_xen_guest_that_changes_its_mode_consistent)
+SEQUENCE_TEST(xen_guest_mode_switch)
 {
 	run_sequences(true, true);
 }

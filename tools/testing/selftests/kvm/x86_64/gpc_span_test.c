@@ -138,7 +138,7 @@ static void assert_follows_each(struct kvm_vcpu *vcpu, void (*replace)(void *pag
 	}
 }
 
-SPAN_TEST(follows_madvise_dontneed)
+SPAN_TEST(madvise_dontneed)
 {
 	assert_follows_each(vcpu, gpc_drop);
 }
@@ -150,13 +150,13 @@ static void map_over(void *page)
 		    __KVM_SYSCALL_ERROR("mmap()", -1));
 }
 
-SPAN_TEST(follows_mmap_over_it)
+SPAN_TEST(mmap_over)
 {
 	assert_follows_each(vcpu, map_over);
 }
 
 /* The pages live on at another address, where the guest has no business. */
-SPAN_TEST(stays_at_its_address_when_mremap_takes_a_page)
+SPAN_TEST(mremap_away)
 {
 	void *moved[2];
 	int h, i;
@@ -181,13 +181,13 @@ static void move_over(void *page)
 	move_page(fresh_page(NULL), page);
 }
 
-SPAN_TEST(follows_mremap_over_it)
+SPAN_TEST(mremap_over)
 {
 	assert_follows_each(vcpu, move_over);
 }
 
 /* The pages are the same, but in the other order. */
-SPAN_TEST(follows_pages_that_change_places)
+SPAN_TEST(pages_swapped)
 {
 	void *spare;
 	int i;
@@ -205,7 +205,7 @@ SPAN_TEST(follows_pages_that_change_places)
 	}
 }
 
-SPAN_TEST(waits_out_mprotect)
+SPAN_TEST(mprotect)
 {
 	const int prots[] = { PROT_NONE, PROT_READ };
 	int h, i, j;
@@ -229,7 +229,7 @@ SPAN_TEST(waits_out_mprotect)
 	}
 }
 
-SPAN_TEST(returns_when_mapped_again)
+SPAN_TEST(unmapped_then_mapped)
 {
 	void *hoard;
 	int h, i;
@@ -277,7 +277,7 @@ static bool is_whole_slot(int h)
 	return layout != ONE_SLOT || !halves[h].last;
 }
 
-SPAN_TEST(follows_memslot_deleted_and_created)
+SPAN_TEST(memslot_recreated)
 {
 	struct gpc_span old;
 	int h, i;
@@ -345,17 +345,17 @@ static void assert_waits_out(struct kvm_vcpu *vcpu, uint32_t flags, uint64_t gpa
 	}
 }
 
-SPAN_TEST(waits_out_memslot_moved_elsewhere)
+SPAN_TEST(memslot_moved_elsewhere)
 {
 	assert_waits_out(vcpu, 0, ELSEWHERE);
 }
 
-SPAN_TEST(waits_out_read_only_memslot)
+SPAN_TEST(read_only_memslot)
 {
 	assert_waits_out(vcpu, KVM_MEM_READONLY, GPC_SPAN_GPA);
 }
 
-SPAN_TEST(survives_changes_of_other_memslots)
+SPAN_TEST(other_memslots_change)
 {
 	void *mem = gpc_mmap_anon(NULL);
 	int i;
@@ -392,7 +392,7 @@ FIXTURE_TEARDOWN(gpc_one_span)
 #define ONE_SLOT_TEST(test) KVM_ONE_VCPU_TEST(gpc_one_span, test, gpc_guest)
 
 /* Two memslots where there was one, and one again, of the same memory. */
-ONE_SLOT_TEST(follows_memslot_cut_in_two)
+ONE_SLOT_TEST(memslot_cut)
 {
 	void *mem = gpc_mmap_adjacent();
 	int i;
@@ -427,7 +427,7 @@ static void assert_neighbours(void)
 		    gpc_pfn(span.page[0]), gpc_pfn(span.page[1]));
 }
 
-ONE_SLOT_TEST(follows_thp_collapse)
+ONE_SLOT_TEST(thp_collapse)
 {
 	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *hoard;
 
@@ -443,7 +443,7 @@ ONE_SLOT_TEST(follows_thp_collapse)
 }
 
 /* Where one huge page ends and another begins, made one after the other. */
-ONE_SLOT_TEST(follows_thp_collapse_of_either_side)
+ONE_SLOT_TEST(thp_collapse_either_side)
 {
 	void *mem = gpc_mmap_aligned(2 * GPC_HUGE_SIZE), *hoard;
 	int i;
@@ -461,7 +461,7 @@ ONE_SLOT_TEST(follows_thp_collapse_of_either_side)
 }
 
 /* One of the pages is cut out of the huge page. */
-ONE_SLOT_TEST(follows_madvise_dontneed_within_thp)
+ONE_SLOT_TEST(madvise_dontneed_thp)
 {
 	int i;
 
@@ -488,7 +488,7 @@ ONE_SLOT_TEST(follows_madvise_dontneed_within_thp)
  * Where one hugetlb page ends and another begins: either goes back to the pool, and
  * to another mapping, which leaves the slot a third one.
  */
-ONE_SLOT_TEST(follows_hugetlb_replacement)
+ONE_SLOT_TEST(hugetlb_replaced)
 {
 	void *mem, *other;
 	uint64_t pfn;

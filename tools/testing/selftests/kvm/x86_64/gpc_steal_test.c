@@ -85,7 +85,7 @@ static void assert_served(struct kvm_vcpu *vcpu, struct kvm_steal_time *st)
 }
 
 /* The scheduler's time between two updates is in the record, to the nanosecond. */
-STEAL_TEST(counts_what_the_scheduler_counts)
+STEAL_TEST(run_delay)
 {
 	struct kvm_steal_time *st = record_in(record_on_anon(vcpu));
 	uint64_t steal, low, high, delay;
@@ -110,7 +110,7 @@ STEAL_TEST(counts_what_the_scheduler_counts)
 	gpc_rival_end(pid);
 }
 
-STEAL_TEST(writes_its_record_and_nothing_else)
+STEAL_TEST(nothing_else_written)
 {
 	void *mem = record_on_anon(vcpu);
 	struct kvm_steal_time *st = record_in(mem);
@@ -128,7 +128,7 @@ STEAL_TEST(writes_its_record_and_nothing_else)
 	GPC_ASSERT_POISON(st + 1, GPC_SIZE - RECORD_OFFSET - RECORD_SIZE);
 }
 
-STEAL_TEST(follows_the_memory_behind_it)
+STEAL_TEST(mmap_over)
 {
 	void *mem = record_on_anon(vcpu), *away;
 	struct kvm_steal_time *st = record_in(mem);
@@ -236,7 +236,7 @@ static void *read_record(void *data)
 	return NULL;
 }
 
-STEAL_TEST(is_never_seen_half_written)
+STEAL_TEST(never_torn)
 {
 	void *mem = record_on_anon(vcpu);
 	pid_t rival = gpc_rival_start();
@@ -264,7 +264,7 @@ STEAL_TEST(is_never_seen_half_written)
 }
 
 /* MSRs may be restored before memory is. */
-STEAL_TEST(is_restored_in_any_order)
+STEAL_TEST(restored_in_any_order)
 {
 	struct kvm_vcpu *other;
 	struct kvm_vm *vm = vm_create_with_one_vcpu(&other, gpc_guest);
@@ -287,7 +287,7 @@ STEAL_TEST(is_restored_in_any_order)
 	kvm_vm_free(vm);
 }
 
-STEAL_TEST(stops_when_turned_off)
+STEAL_TEST(turned_off)
 {
 	void *mem = record_on_anon(vcpu);
 
@@ -301,7 +301,7 @@ STEAL_TEST(stops_when_turned_off)
 	assert_served(vcpu, record_in(mem));
 }
 
-STEAL_TEST(waits_for_its_memory)
+STEAL_TEST(unmapped_then_mapped)
 {
 	void *mem = gpc_mmap_anon(NULL);
 
@@ -327,7 +327,7 @@ STEAL_TEST(refuses_reserved_bits)
 	TEST_ASSERT_EQ(gpc_step.vector, GP_VECTOR);
 }
 
-STEAL_TEST(marks_its_page_dirty_and_no_other)
+STEAL_TEST(dirty_log)
 {
 	unsigned long dirty = 0;
 	void *mem = record_on_anon(vcpu);
@@ -382,7 +382,7 @@ static uint64_t flushes(struct kvm_vcpu *vcpu, struct kvm_steal_time *st, uint8_
 }
 
 /* As another vCPU asks that finds this one preempted. */
-STEAL_TEST(flushes_the_tlb_when_asked_to)
+STEAL_TEST(tlb_flush)
 {
 	struct kvm_steal_time *st = record_in(record_on_anon(vcpu));
 	uint64_t without;
@@ -395,7 +395,7 @@ STEAL_TEST(flushes_the_tlb_when_asked_to)
 }
 
 /* Only for guests that have the feature. */
-STEAL_TEST(takes_no_flush_request_without_the_feature)
+STEAL_TEST(tlb_flush_without_feature)
 {
 	struct kvm_steal_time *st;
 	uint64_t without;
@@ -427,7 +427,7 @@ static void *spin(void *data)
  * The first vCPU's thread shares its CPU with a loop, so that it is preempted in the
  * guest sooner or later.  The second vCPU looks at the first one's record until then.
  */
-STEAL_TEST(shows_others_that_it_is_preempted)
+STEAL_TEST(preempted)
 {
 	struct kvm_vcpu *spinner = vm_vcpu_add(vcpu->vm, 1, spinning_guest);
 	void *mem = gpc_mmap_anon(NULL);
@@ -548,7 +548,7 @@ static int says_that_it_runs(struct kvm_steal_time *st, void *page, const uint64
 	return !READ_ONCE(st->preempted);
 }
 
-STEAL_TEST(shows_that_it_runs_when_its_memory_returns)
+STEAL_TEST(preempted_while_unmapped)
 {
 	struct kvm_vcpu *spinner = vm_vcpu_add(vcpu->vm, 1, counting_guest);
 	void *mem = gpc_mmap_anon(NULL);

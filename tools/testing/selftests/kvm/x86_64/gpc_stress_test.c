@@ -575,7 +575,7 @@ FIXTURE_TEARDOWN(gpc_stress)
 
 #define STRESS_TEST(test) TEST_F_TIMEOUT(gpc_stress, test, TIMEOUT_S)
 
-STRESS_TEST(while_pages_are_replaced)
+STRESS_TEST(pages_replaced)
 {
 	changer_create(stress_replacing);
 	changer_create(stress_replacing);
@@ -588,7 +588,7 @@ static void start_ksmd(void)
 	(void)(gpc_set(KSM "sleep_millisecs", "20") && gpc_set(KSM "run", "1"));
 }
 
-STRESS_TEST(while_pages_move)
+STRESS_TEST(pages_move)
 {
 	start_ksmd();
 	changer_create(stress_keeping);
@@ -596,14 +596,14 @@ STRESS_TEST(while_pages_move)
 	run_all();
 }
 
-STRESS_TEST(while_memslots_change)
+STRESS_TEST(memslots_change)
 {
 	changer_create(stress_slots);
 	changer_create(stress_slots);
 	run_all();
 }
 
-STRESS_TEST(while_caches_come_and_go)
+STRESS_TEST(caches_come_and_go)
 {
 	vmm.guest->lax_times = true;
 	changer_create(stress_activity);
@@ -611,7 +611,7 @@ STRESS_TEST(while_caches_come_and_go)
 	run_all();
 }
 
-STRESS_TEST(while_everything_changes)
+STRESS_TEST(everything_changes)
 {
 	start_ksmd();
 	vmm.guest->lax_times = true;

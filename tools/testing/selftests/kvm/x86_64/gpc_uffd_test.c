@@ -77,7 +77,7 @@ static void assert_follows(struct kvm_vcpu *vcpu, void *page)
 	gpc_assert_served_in(vcpu, GPC_CLOCK, page);
 }
 
-UFFD_TEST(waits_for_a_missing_page)
+UFFD_TEST(missing_page)
 {
 	void *page = clock_on_anon(vcpu);
 	int uffd = gpc_uffd_make_missing(page);
@@ -136,7 +136,7 @@ static void *restore_msr(struct kvm_vcpu *vcpu, uint32_t index)
 	return page;
 }
 
-UFFD_TEST(restoring_the_msr_of_the_clock_does_not_wait)
+UFFD_TEST(restore_clock_msr)
 {
 	void *page = restore_msr(vcpu, MSR_KVM_SYSTEM_TIME_NEW);
 
@@ -144,7 +144,7 @@ UFFD_TEST(restoring_the_msr_of_the_clock_does_not_wait)
 	assert_follows(vcpu, page);
 }
 
-UFFD_TEST(restoring_the_old_msr_of_the_clock_does_not_wait)
+UFFD_TEST(restore_old_clock_msr)
 {
 	void *page = restore_msr(vcpu, MSR_KVM_SYSTEM_TIME);
 
@@ -152,7 +152,7 @@ UFFD_TEST(restoring_the_old_msr_of_the_clock_does_not_wait)
 	assert_follows(vcpu, page);
 }
 
-UFFD_TEST(restoring_the_msr_of_steal_time_does_not_wait)
+UFFD_TEST(restore_steal_msr)
 {
 	struct kvm_steal_time *steal = restore_msr(vcpu, MSR_KVM_STEAL_TIME);
 	uint32_t version = steal->version;
@@ -164,7 +164,7 @@ UFFD_TEST(restoring_the_msr_of_steal_time_does_not_wait)
 	TEST_ASSERT_EQ(steal->version, version + 2);
 }
 
-UFFD_TEST(waits_on_when_woken_for_nothing)
+UFFD_TEST(woken_for_nothing)
 {
 	void *page = clock_on_anon(vcpu);
 	int i, uffd = gpc_uffd_make_missing(page);
@@ -181,7 +181,7 @@ UFFD_TEST(waits_on_when_woken_for_nothing)
 	assert_written_in(page);
 }
 
-UFFD_TEST(waits_for_a_missing_page_of_shared_memory)
+UFFD_TEST(missing_page_shmem)
 {
 	int fd = kvm_memfd_alloc(GPC_SIZE, false), uffd = gpc_uffd_open(UFFD_FEATURE_MISSING_SHMEM);
 	void *mem = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
@@ -199,7 +199,7 @@ UFFD_TEST(waits_for_a_missing_page_of_shared_memory)
 }
 
 /* The page is in the page cache, where the handler may still change it. */
-UFFD_TEST(waits_for_a_minor_fault)
+UFFD_TEST(minor_fault)
 {
 	int fd = kvm_memfd_alloc(GPC_SIZE, false), uffd = gpc_uffd_open(UFFD_FEATURE_MINOR_SHMEM);
 	void *alias = gpc_mmap(NULL, GPC_SIZE, MAP_SHARED, fd, 0);
@@ -221,7 +221,7 @@ UFFD_TEST(waits_for_a_minor_fault)
 }
 
 /* As for a snapshot of a live guest: the handler saves the page as it was. */
-UFFD_TEST(does_not_write_through_a_write_protection)
+UFFD_TEST(write_protected)
 {
 	int uffd = gpc_uffd_open(UFFD_FEATURE_PAGEFAULT_FLAG_WP);
 	void *page = clock_on_anon(vcpu);
@@ -242,7 +242,7 @@ UFFD_TEST(does_not_write_through_a_write_protection)
 	assert_follows(vcpu, page);
 }
 
-UFFD_TEST(gives_up_on_a_page_that_the_handler_poisons)
+UFFD_TEST(handler_poisons)
 {
 	int uffd = gpc_uffd_open(UFFD_FEATURE_POISON);
 	void *page = clock_on_anon(vcpu);
@@ -264,7 +264,7 @@ UFFD_TEST(gives_up_on_a_page_that_the_handler_poisons)
 }
 
 /* With nobody to supply it, the page is as any other that was dropped. */
-UFFD_TEST(goes_on_when_the_handler_closes)
+UFFD_TEST(handler_closes)
 {
 	void *page = clock_on_anon(vcpu);
 	int uffd = gpc_uffd_make_missing(page);
@@ -283,7 +283,7 @@ static int set_record(void *vcpu)
 	return gpc_set_record(vcpu, GPC_SPAN_END - GPC_RECORD_MAX / 2);
 }
 
-UFFD_TEST(waits_for_both_pages_of_a_span)
+UFFD_TEST(both_pages_missing)
 {
 	struct gpc_span span = gpc_span_one_slot(vcpu->vm, gpc_mmap_anon(NULL));
 	int i, uffd[2] = { gpc_uffd_make_missing(span.page[0]),
@@ -312,7 +312,7 @@ UFFD_TEST(waits_for_both_pages_of_a_span)
  * What the handler does to the range instead of supplying it
  */
 
-UFFD_TEST(lets_the_handler_unmap_the_page)
+UFFD_TEST(handler_unmaps)
 {
 	void *page = clock_on_anon(vcpu);
 	int uffd = gpc_uffd_make_missing(page);
@@ -327,7 +327,7 @@ UFFD_TEST(lets_the_handler_unmap_the_page)
 	assert_follows(vcpu, page);
 }
 
-UFFD_TEST(lets_the_handler_map_over_the_page)
+UFFD_TEST(handler_maps_over)
 {
 	void *page = clock_on_anon(vcpu);
 	int uffd = gpc_uffd_make_missing(page);
@@ -341,7 +341,7 @@ UFFD_TEST(lets_the_handler_map_over_the_page)
 	assert_follows(vcpu, page);
 }
 
-UFFD_TEST(lets_the_handler_move_a_page_over_it)
+UFFD_TEST(handler_moves_over)
 {
 	void *page = clock_on_anon(vcpu);
 	int uffd = gpc_uffd_make_missing(page);
@@ -357,7 +357,7 @@ UFFD_TEST(lets_the_handler_move_a_page_over_it)
 	assert_follows(vcpu, page);
 }
 
-UFFD_TEST(lets_the_handler_move_the_page_away)
+UFFD_TEST(handler_moves_away)
 {
 	void *page = clock_on_anon(vcpu), *moved = gpc_mmap_anon(NULL);
 	int uffd = gpc_uffd_make_missing(page);
@@ -436,7 +436,7 @@ static void assert_others_go_on(struct others *others)
 	TEST_ASSERT(gpc_xen_event_pending(mem + OTHER_SHINFO), "Event not delivered");
 }
 
-UFFD_TEST(holds_up_nothing_while_it_waits)
+UFFD_TEST(nothing_else_waits)
 {
 	void *page = clock_on_anon(vcpu);
 	struct others others = others_on(vcpu->vm);
@@ -450,7 +450,7 @@ UFFD_TEST(holds_up_nothing_while_it_waits)
 	assert_written_in(page);
 }
 
-UFFD_TEST(lets_its_own_page_be_invalidated_while_it_waits)
+UFFD_TEST(page_invalidated)
 {
 	void *page = clock_on_anon(vcpu);
 	int uffd = gpc_uffd_make_missing(page);
@@ -505,7 +505,7 @@ static void change_memslots_while_it_waits(struct kvm_vcpu *vcpu, void *page,
 	gpc_task_finish(&task);
 }
 
-UFFD_TEST(lets_its_memslot_be_deleted)
+UFFD_TEST(memslot_deleted)
 {
 	void *page = clock_on_anon(vcpu), *mem = page - (GPC_CLOCK - GPC_GPA);
 	struct slot slot = { vcpu->vm, GPC_SLOT };
@@ -519,7 +519,7 @@ UFFD_TEST(lets_its_memslot_be_deleted)
 	assert_follows(vcpu, page);
 }
 
-UFFD_TEST(lets_its_memslot_be_moved)
+UFFD_TEST(memslot_moved)
 {
 	void *page = clock_on_anon(vcpu), *mem = page - (GPC_CLOCK - GPC_GPA);
 	struct slot slot = { vcpu->vm, GPC_SLOT, GPC_GPA - PAGE_SIZE, GPC_SIZE, mem };
@@ -530,7 +530,7 @@ UFFD_TEST(lets_its_memslot_be_moved)
 	GPC_ASSERT_POISON(page, PAGE_SIZE);
 }
 
-UFFD_TEST(lets_another_memslot_be_added)
+UFFD_TEST(memslot_added)
 {
 	void *page = clock_on_anon(vcpu);
 	struct slot slot = {
@@ -546,7 +546,7 @@ UFFD_TEST(lets_another_memslot_be_added)
  */
 
 /* The one cache that one thread can deactivate while another one uses it. */
-UFFD_TEST(can_be_deactivated_while_it_waits)
+UFFD_TEST(deactivate_while_waiting)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (GPC_CLOCK - GPC_GPA);
 	struct kvm_vm *vm = vcpu->vm;
@@ -613,12 +613,12 @@ static void assert_killable(bool change_memslots)
 		    WTERMSIG(status) == SIGKILL, "The child was not killed");
 }
 
-UFFD_TEST(can_be_killed_while_it_waits)
+UFFD_TEST(kill_while_waiting)
 {
 	assert_killable(false);
 }
 
-UFFD_TEST(can_be_killed_while_a_memslot_change_waits_for_it)
+UFFD_TEST(kill_before_memslot_change)
 {
 	assert_killable(true);
 }

@@ -73,7 +73,7 @@ static void *change_its_mind(void *upcall_pending)
 	return NULL;
 }
 
-KVM_ONE_VCPU_TEST(gpc_upcall, may_be_gone_when_it_is_to_be_injected, upcall_guest)
+KVM_ONE_VCPU_TEST(gpc_upcall, gone_before_injection, upcall_guest)
 {
 	struct kvm_xen_hvm_attr vector = {
 		.type = KVM_XEN_ATTR_TYPE_UPCALL_VECTOR,

@@ -130,7 +130,7 @@ static void assert_tpr_in(struct gpc_task *task, struct kvm_vcpu *vcpu, void *pa
 	GPC_ASSERT_POISON(page + APIC_TASKPRI + 4, PAGE_SIZE - APIC_TASKPRI - 4);
 }
 
-VAPIC_TEST(follows_mmap_over_it)
+VAPIC_TEST(mmap_over)
 {
 	struct nested_mem mem = nested_slot_add(vcpu->vm);
 	void *page = mem.slot + (NESTED_VAPIC - GPC_GPA), *was;
@@ -149,7 +149,7 @@ VAPIC_TEST(follows_mmap_over_it)
 	nested_stop(&task, vcpu);
 }
 
-VAPIC_TEST(follows_a_hole_in_its_file)
+VAPIC_TEST(punch_hole)
 {
 	struct nested_mem mem = nested_slot_add(vcpu->vm);
 	size_t offset = NESTED_VAPIC - GPC_GPA;
@@ -170,7 +170,7 @@ VAPIC_TEST(follows_a_hole_in_its_file)
 	nested_stop(&task, vcpu);
 }
 
-VAPIC_TEST(follows_soft_offline)
+VAPIC_TEST(soft_offline)
 {
 	void *page = gpc_mmap_anon(NULL) + (NESTED_VAPIC - GPC_GPA);
 	struct gpc_task task;
@@ -192,7 +192,7 @@ VAPIC_TEST(follows_soft_offline)
 	GPC_REQUIRE(!r, "kernel without MADV_SOFT_OFFLINE");
 }
 
-VAPIC_TEST(is_repaired_when_it_was_unmapped)
+VAPIC_TEST(unmapped_then_mapped)
 {
 	void *page = gpc_mmap_anon(NULL) + (NESTED_VAPIC - GPC_GPA);
 	struct gpc_task task;
@@ -213,7 +213,7 @@ VAPIC_TEST(is_repaired_when_it_was_unmapped)
 	nested_stop(&task, vcpu);
 }
 
-KVM_ONE_VCPU_TEST(gpc_vapic, need_not_be_there_when_it_is_not_used, l1_guest_has_cr8_exits)
+KVM_ONE_VCPU_TEST(gpc_vapic, absent_and_unused, l1_guest_has_cr8_exits)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (NESTED_VAPIC - GPC_GPA);
 	struct gpc_task task;
@@ -227,7 +227,7 @@ KVM_ONE_VCPU_TEST(gpc_vapic, need_not_be_there_when_it_is_not_used, l1_guest_has
 	nested_stop(&task, vcpu);
 }
 
-VAPIC_TEST(is_repaired_when_its_memslot_was_moved_or_deleted)
+VAPIC_TEST(memslot_moved_or_deleted)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (NESTED_VAPIC - GPC_GPA);
 	struct gpc_task task;
@@ -258,7 +258,7 @@ VAPIC_TEST(is_repaired_when_its_memslot_was_moved_or_deleted)
  * No page table of the host's changes: nothing but KVM itself gets the vCPU out of guest mode
  * before the page is written.  Only a vCPU with a CPU of its own shows that.
  */
-TEST_F(gpc_vapic, is_repaired_when_it_was_private)
+TEST_F(gpc_vapic, private_then_shared)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (NESTED_VAPIC - GPC_GPA);
 	struct kvm_vcpu *vcpu;
@@ -291,7 +291,7 @@ TEST_F(gpc_vapic, is_repaired_when_it_was_private)
 }
 
 /* Memslots change, but not where they lead. */
-VAPIC_TEST(stays_while_dirty_logging_comes_and_goes)
+VAPIC_TEST(dirty_logging_on_off)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (NESTED_VAPIC - GPC_GPA);
 	unsigned long dirty;
@@ -345,12 +345,12 @@ static void wait_for_page(struct kvm_vcpu *vcpu, bool l2_runs)
 	close(uffd);
 }
 
-VAPIC_TEST(is_waited_for_while_l2_runs)
+VAPIC_TEST(wait_while_l2_runs)
 {
 	wait_for_page(vcpu, true);
 }
 
-VAPIC_TEST(is_waited_for_when_l2_is_launched)
+VAPIC_TEST(wait_at_launch)
 {
 	wait_for_page(vcpu, false);
 }
@@ -368,7 +368,7 @@ static void assert_halted(struct kvm_vcpu *vcpu)
  * L2 is halted, with a virtual interrupt pending that has less priority than poison has as
  * the virtual PPR.  A page of zeros lets the interrupt wake L2.
  */
-KVM_ONE_VCPU_TEST(gpc_vapic, wakes_a_halted_l2_when_it_is_back, l1_guest_halts_l2)
+KVM_ONE_VCPU_TEST(gpc_vapic, wakes_halted_l2, l1_guest_halts_l2)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (NESTED_VAPIC - GPC_GPA);
 	struct gpc_task task;
@@ -407,7 +407,7 @@ KVM_ONE_VCPU_TEST(gpc_vapic, wakes_a_halted_l2_when_it_is_back, l1_guest_halts_l
 }
 
 /* L2 sleeps.  A VM-Entry would fail. */
-KVM_ONE_VCPU_TEST(gpc_vapic, halts_l2_that_was_launched_without_it, l1_guest_halts_l2)
+KVM_ONE_VCPU_TEST(gpc_vapic, halted_l2_launched_without, l1_guest_halts_l2)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (NESTED_VAPIC - GPC_GPA);
 	struct gpc_task task;

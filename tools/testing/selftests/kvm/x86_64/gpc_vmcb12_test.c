@@ -343,7 +343,7 @@ FIXTURE_TEARDOWN(gpc_vmcb12)
  * Pages that are replaced
  */
 
-VMCB12_TEST(vmrun_follows_another_page)
+VMCB12_TEST(vmrun_mmap_over)
 {
 	void *alias = setup_alias(vcpu);
 	int i;
@@ -357,7 +357,7 @@ VMCB12_TEST(vmrun_follows_another_page)
 	}
 }
 
-VMCB12_TEST(vmexit_follows_another_page)
+VMCB12_TEST(vmexit_mmap_over)
 {
 	void *alias = setup_alias(vcpu);
 	int i;
@@ -371,7 +371,7 @@ VMCB12_TEST(vmexit_follows_another_page)
 	}
 }
 
-VMCB12_TEST(vmload_and_vmsave_follow_another_page)
+VMCB12_TEST(vmload_vmsave_mmap_over)
 {
 	void *alias = setup_alias(vcpu);
 	struct vmcb *vmcb = page_at(SAVE);
@@ -397,7 +397,7 @@ VMCB12_TEST(vmload_and_vmsave_follow_another_page)
 	}
 }
 
-VMCB12_TEST(vmexit_follows_a_page_that_is_soft_offlined)
+VMCB12_TEST(vmexit_soft_offline)
 {
 	void *hoard;
 	int r;
@@ -437,22 +437,22 @@ static void run_in_turn(struct kvm_vcpu *vcpu, int nr)
 	}
 }
 
-VMCB12_TEST(one_is_run_again)
+VMCB12_TEST(one_again)
 {
 	run_in_turn(vcpu, 1);
 }
 
-VMCB12_TEST(two_are_run_in_turn)
+VMCB12_TEST(two_in_turn)
 {
 	run_in_turn(vcpu, 2);
 }
 
-VMCB12_TEST(four_are_run_in_turn)
+VMCB12_TEST(four_in_turn)
 {
 	run_in_turn(vcpu, 4);
 }
 
-VMCB12_TEST(eight_are_run_in_turn)
+VMCB12_TEST(eight_in_turn)
 {
 	run_in_turn(vcpu, 8);
 }
@@ -462,7 +462,7 @@ VMCB12_TEST(eight_are_run_in_turn)
  * Both are served again when the page is back.
  */
 
-VMCB12_TEST(instructions_fail_without_a_page)
+VMCB12_TEST(instructions_without_page)
 {
 	void *saved;
 
@@ -475,7 +475,7 @@ VMCB12_TEST(instructions_fail_without_a_page)
 	assert_runs(vcpu, 0, 2);
 }
 
-VMCB12_TEST(instructions_fail_without_a_memslot)
+VMCB12_TEST(instructions_without_memslot)
 {
 	setup_anon(vcpu);
 	assert_runs(vcpu, 0, 1);
@@ -485,7 +485,7 @@ VMCB12_TEST(instructions_fail_without_a_memslot)
 	assert_runs(vcpu, 0, 2);
 }
 
-VMCB12_TEST(instructions_fail_beyond_any_memory)
+VMCB12_TEST(instructions_beyond_memory)
 {
 	const uint64_t gpas[] = { 1ul << 45, -1ul & PAGE_MASK, -1ul, GPA + SIZE };
 	int i;
@@ -499,7 +499,7 @@ VMCB12_TEST(instructions_fail_beyond_any_memory)
 	assert_runs(vcpu, 0, 1);
 }
 
-VMCB12_TEST(instructions_fail_in_a_read_only_memslot)
+VMCB12_TEST(instructions_read_only_memslot)
 {
 	void *saved;
 
@@ -526,7 +526,7 @@ static void assert_vmexit_stops(struct kvm_vcpu *vcpu)
 	}
 }
 
-VMCB12_TEST(vmexit_stops_without_a_page)
+VMCB12_TEST(vmexit_without_page)
 {
 	void *saved;
 
@@ -540,7 +540,7 @@ VMCB12_TEST(vmexit_stops_without_a_page)
 	assert_runs(vcpu, 0, 2);
 }
 
-VMCB12_TEST(vmexit_stops_without_a_memslot)
+VMCB12_TEST(vmexit_without_memslot)
 {
 	setup_anon(vcpu);
 	enter(vcpu, 0);
@@ -551,7 +551,7 @@ VMCB12_TEST(vmexit_stops_without_a_memslot)
 	assert_runs(vcpu, 0, 2);
 }
 
-VMCB12_TEST(vmexit_stops_where_the_memslot_was_moved_from)
+VMCB12_TEST(vmexit_memslot_moved_away)
 {
 	setup_anon(vcpu);
 	enter(vcpu, 0);
@@ -563,7 +563,7 @@ VMCB12_TEST(vmexit_stops_where_the_memslot_was_moved_from)
 }
 
 /* An exception of L2's that L1 intercepts: KVM leaves L2 while it injects events. */
-VMCB12_TEST(vmexit_by_an_exception_stops_without_a_page)
+VMCB12_TEST(vmexit_exception_without_page)
 {
 	struct vmcb *vmcb;
 	void *saved;
@@ -583,7 +583,7 @@ VMCB12_TEST(vmexit_by_an_exception_stops_without_a_page)
 }
 
 /* The address of vmcb12 leads to other memory. */
-VMCB12_TEST(vmexit_follows_a_memslot_that_is_moved)
+VMCB12_TEST(vmexit_memslot_moved)
 {
 	void *old;
 
@@ -618,7 +618,7 @@ static uint64_t dirty_pages(struct kvm_vm *vm)
 	return bitmap;
 }
 
-VMCB12_TEST(dirty_log_has_what_was_written)
+VMCB12_TEST(dirty_log)
 {
 	struct kvm_vm *vm = vcpu->vm;
 
@@ -660,7 +660,7 @@ static struct kvm_vcpu *move_to_another_vm(struct kvm_vcpu *vcpu)
 	return vcpu;
 }
 
-TEST_F(gpc_vmcb12, vmexit_is_in_another_vm)
+TEST_F(gpc_vmcb12, vmexit_in_other_vm)
 {
 	struct kvm_vcpu *vcpu = self->vcpu;
 	void *alias;
@@ -743,7 +743,7 @@ static void assert_smi_taken(struct kvm_vcpu *vcpu)
 	assert_smi_saved();
 }
 
-VMCB12_TEST(smm_follows_other_pages)
+VMCB12_TEST(smm_mmap_over)
 {
 	void *alias = setup_alias(vcpu);
 	int i;
@@ -771,7 +771,7 @@ VMCB12_TEST(smm_follows_other_pages)
 	}
 }
 
-VMCB12_TEST(an_smi_stops_without_a_page)
+VMCB12_TEST(smi_without_page)
 {
 	void *saved;
 
@@ -841,7 +841,7 @@ static void assert_kick_ends(struct kvm_vcpu *vcpu, void (*call)(void), int page
 	vcpu_run(vcpu);
 }
 
-VMCB12_TEST(a_kick_ends_the_wait_of_vmrun)
+VMCB12_TEST(kick_vmrun)
 {
 	setup_anon(vcpu);
 	assert_runs(vcpu, 0, 1);
@@ -850,7 +850,7 @@ VMCB12_TEST(a_kick_ends_the_wait_of_vmrun)
 	assert_exits(vcpu, 0, 2);
 }
 
-VMCB12_TEST(a_kick_ends_the_wait_of_vmload)
+VMCB12_TEST(kick_vmload)
 {
 	struct vmcb *vmcb;
 
@@ -865,7 +865,7 @@ VMCB12_TEST(a_kick_ends_the_wait_of_vmload)
 	TEST_ASSERT_EQ(l1_val, 0x2000);
 }
 
-VMCB12_TEST(a_kick_ends_the_wait_of_vmsave)
+VMCB12_TEST(kick_vmsave)
 {
 	struct vmcb *vmcb;
 
@@ -878,7 +878,7 @@ VMCB12_TEST(a_kick_ends_the_wait_of_vmsave)
 	TEST_ASSERT_EQ(vmcb->save.kernel_gs_base, 0x1000);
 }
 
-VMCB12_TEST(a_kick_ends_the_wait_of_vmexit)
+VMCB12_TEST(kick_vmexit)
 {
 	struct missing missing;
 	int i;
@@ -894,7 +894,7 @@ VMCB12_TEST(a_kick_ends_the_wait_of_vmexit)
 }
 
 /* A VMM that then finds no page to supply can have the vCPU wait for one. */
-VMCB12_TEST(vmexit_is_written_when_the_page_is_back)
+VMCB12_TEST(vmexit_page_back)
 {
 	struct missing missing;
 
@@ -921,7 +921,7 @@ static int get_nested_state(void *vcpu)
 	return state.header.flags;
 }
 
-TEST_F(gpc_vmcb12, saving_waits_for_vmexit)
+TEST_F(gpc_vmcb12, get_nested_state_at_vmexit)
 {
 	struct kvm_vcpu *vcpu = self->vcpu;
 	struct missing missing;
@@ -945,7 +945,7 @@ TEST_F(gpc_vmcb12, saving_waits_for_vmexit)
 }
 
 /* State that the VMM puts in place of this one knows of no #VMEXIT. */
-VMCB12_TEST(other_nested_state_ends_the_vmexit)
+VMCB12_TEST(set_nested_state_ends_vmexit)
 {
 	struct kvm_nested_state state = {
 		.format = KVM_STATE_NESTED_FORMAT_SVM,
@@ -966,7 +966,7 @@ VMCB12_TEST(other_nested_state_ends_the_vmexit)
 	assert_runs(vcpu, 0, 1);
 }
 
-VMCB12_TEST(a_kick_ends_the_wait_of_an_smi)
+VMCB12_TEST(kick_smi)
 {
 	struct missing missing;
 
@@ -1187,7 +1187,7 @@ FIXTURE_TEARDOWN(gpc_vmcb12_private)
 	gpc_free(self->vcpu);
 }
 
-KVM_ONE_VCPU_TEST(gpc_vmcb12_private, is_refused_until_it_is_shared, gpc_guest)
+KVM_ONE_VCPU_TEST(gpc_vmcb12_private, refused_until_shared, gpc_guest)
 {
 	int gmem = vm_create_guest_memfd(vcpu->vm, SIZE, 0);
 	void *saved;

@@ -182,7 +182,7 @@ static void run_storm(struct storm *storm)
 	pthread_join(cleaner, NULL);
 }
 
-TEST_F(gpc_writeback, what_is_written_reaches_the_file)
+TEST_F(gpc_writeback, msync)
 {
 	struct storm storm = { .vcpu = self->vcpu, .mem = self->mem };
 
