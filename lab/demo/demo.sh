@@ -1,20 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # make demo: KVM with our modules runs a Linux guest on QEMU, bpftrace looks on.
-# lab/demo/host runs in the rig of lab/rig/rig.sh, lab/demo/init and clock.c in its guest.
+# lab/demo/host runs in the rig of lab/rig/rig.sh, lab/demo/init and clock.c in its guest,
+# lab/demo/nested.c in a guest of that guest.
 
-# demo_initramfs OUT: of the inner guest
+# demo_initramfs OUT: of the guest
 demo_initramfs()
 {
-	local t
+	local t m
 
 	temp t "$1.d"
-	mkdir -p "$t/bin"
+	mkdir -p "$t"/{bin,modules}
 	cp "$(busybox_for x86_64)" "$t/bin/busybox"
 	install -m 755 "$TOP/lab/demo/init" "$t/init"
 	gcc -static -O2 -pthread -o "$t/clock" "$TOP/lab/demo/clock.c"
-	stock_module "$STOCK/lib/modules/$KREL" virtio_balloon "$t/virtio_balloon.ko"
+	cp "$(holdvm)" "$t/"
+	for m in virtio_balloon netfs 9pnet 9pnet_virtio 9p irqbypass ccp kvm kvm-amd; do
+		stock_module "$STOCK/lib/modules/$KREL" "$m" "$t/modules/$m.ko"
+		echo "$m"
+	done >"$t/modules/order"
 	(cd "$t" && into "$1" pack)
+	rm -rf "$t"
+}
+
+# demo_nested DIR: kernel and initramfs of the guest's guest, which would decompress the
+# kernel's image for half a minute
+demo_nested()
+{
+	local t
+
+	mkdir -p "$1"
+	into "$1/vmlinux" "$TREE/scripts/extract-vmlinux" "$(kernel_of stock)"
+	temp t "$1/initrd.d"
+	mkdir -p "$t/dev"
+	gcc -static -O2 -o "$t/init" "$TOP/lab/demo/nested.c"
+	(cd "$t" && into "$1/initrd" pack)
 	rm -rf "$t"
 }
 
@@ -26,10 +46,11 @@ verb_demo()
 	need demo
 	modules stock
 	step demo-initramfs "make the guest's initramfs" demo_initramfs "$BUILD/root/demo.initrd"
+	step demo-nested "make the nested guest's kernel and initramfs" demo_nested "$BUILD/root/nested"
 	note "boot the host: Linux $KREL, this machine's root, our KVM"
 	# Two nodes, so that the VMM's memory can move from one to the other. It starts on
 	# node 0; what else runs is on node 1, for pages that had code are slow in TCG.
 	root_run "${BOOT_LIMIT:-600}" "$BUILD/root/demo" numa=fake=2 \
-		numactl --preferred=1 bash "$TOP/lab/demo/host" "$(modules_dir stock)" "$BUILD/root/demo.initrd" || rc=$?
+		numactl --preferred=1 bash "$TOP/lab/demo/host" "$(modules_dir stock)" "$BUILD/root/demo.initrd" "$BUILD/root/nested" || rc=$?
 	[[ $rc -eq 0 ]] || die "the demo failed; all that was said is in $BUILD/root/demo"
 }
