@@ -982,7 +982,7 @@ VMCB12_TEST(kick_smi)
  * A VMRUN that fails
  */
 
-VMCB12_TEST(vmrun_fails_without_a_host_save_area)
+VMCB12_TEST(vmrun_without_hsave)
 {
 	void *saved;
 
@@ -995,7 +995,7 @@ VMCB12_TEST(vmrun_fails_without_a_host_save_area)
 }
 
 /* L2's PDPTRs are loaded after the checks of vmcb12, and may have to wait for their page. */
-VMCB12_TEST(vmrun_that_fails_late_follows_another_page)
+VMCB12_TEST(vmrun_late_failure_mmap_over)
 {
 	void *alias = setup_alias(vcpu);
 	struct vmcb *vmcb = vmcb_at(0);
@@ -1078,7 +1078,7 @@ static void set_latched_init(struct kvm_vcpu *vcpu, bool latched)
 	vcpu_events_set(vcpu, &events);
 }
 
-VMCB12_TEST(clearing_svme_in_l2_ends_it)
+VMCB12_TEST(svme_cleared_by_l2)
 {
 	struct l1_state l1_state;
 	void *saved;
@@ -1097,7 +1097,7 @@ VMCB12_TEST(clearing_svme_in_l2_ends_it)
 }
 
 /* The VMM resets the vCPU while a #VMEXIT waits for the page of vmcb12. */
-VMCB12_TEST(clearing_svme_ends_the_vmexit)
+VMCB12_TEST(svme_cleared_at_vmexit)
 {
 	struct kvm_sregs sregs;
 	struct l1_state l1_state;
@@ -1121,7 +1121,7 @@ VMCB12_TEST(clearing_svme_ends_the_vmexit)
 	assert_runs(vcpu, 0, 1);
 }
 
-VMCB12_TEST(init_that_l1_intercepts_follows_another_page)
+VMCB12_TEST(init_intercepted_mmap_over)
 {
 	void *alias = setup_alias(vcpu);
 	struct vmcb *vmcb = vmcb_at(0);
@@ -1145,7 +1145,7 @@ VMCB12_TEST(init_that_l1_intercepts_follows_another_page)
 	assert_runs(vcpu, 0, 1);
 }
 
-VMCB12_TEST(init_resets_a_vcpu_in_l2)
+VMCB12_TEST(init_not_intercepted)
 {
 	struct l1_state l1_state;
 	void *saved;
