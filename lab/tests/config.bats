@@ -97,3 +97,20 @@ lost()
 	bad CONFIG_KVM
 	gone k/.config
 }
+
+@test "config: a kernel is configured again when the series has another symbol" {
+	mkdir -p "$TMP/tree"/{virt/kvm,arch/x86/kvm,samples}
+	: >frag
+	touch "$TMP/tree"/{virt/kvm,arch/x86/kvm,samples}/Kconfig
+	run lab 'tree() { :; }
+		objects() { :; }
+		step() { [[ $1 != config* ]] || { echo configure; : >"$BUILD/debug.x86_64/.config"; }; }
+		TREE=$1/tree
+		fragments() { echo '"$TMP"'/frag; }
+		kernel debug.x86_64
+		kernel debug.x86_64
+		echo "config NEW" >>"$TREE/virt/kvm/Kconfig"
+		kernel debug.x86_64' "$TMP"
+	good
+	is "$output" $'configure\nconfigure'
+}

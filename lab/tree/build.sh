@@ -268,7 +268,8 @@ kernel()
 		tree
 	fi
 	mkdir -p "$dir"
-	key=$(fragments "$@" | xargs cat | digest)
+	# A symbol that the series adds is in no .config of before.
+	key=$({ fragments "$@" | xargs cat; cat "$src"/{virt/kvm,arch/*/kvm,samples}/Kconfig; } | digest)
 	if [[ ! -f $dir/.config || ! -f $dir/config-key || $(<"$dir/config-key") != "$key" ]]; then
 		step "config-$name" "configure kernel $name" \
 			kernel_config "$src" "$dir" "$@"
