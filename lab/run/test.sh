@@ -233,22 +233,34 @@ verb_run()
 	fi
 }
 
-# The lab's own tests run beside all that test does: lab_tests & and then wait_lab.
+# The lab's own tests run beside all that test does: start_lab and then wait_lab.
 lab_tests()
 {
-	bats --formatter tap "$TOP/lab/tests" >"$LOGS/bats.log" 2>&1 </dev/null 9>&- || :
+	bats --formatter tap "$TOP/lab/tests" >"$LOGS/bats.log" 2>&1 </dev/null 8>&- 9>&- || :
 	mkdir -p "$RESULTS/lab"
 	bats_results <"$LOGS/bats.log" >"$RESULTS/lab/results"
 }
 
-# wait_lab PID
+# A lock, not a PID, as in start_on.
+start_lab()
+{
+	mkdir -p "$RESULTS"
+	rm -rf "${RESULTS:?}/lab"
+	exec 8>"$RESULTS/lab.lock"
+	flock 8
+	lab_tests &
+	exec 8>&-
+}
+
 wait_lab()
 {
 	local text="run the lab's tests" start=$SECONDS
 
 	printf '%-58s' "$text"
-	STEP_COUNT='^(not )?ok ' progress "$1" "$text" "$start" "$LOGS/bats.log"
-	wait "$1" || die "the lab's tests cannot be run"
+	flock "$RESULTS/lab.lock" true &
+	STEP_COUNT='^(not )?ok ' progress $! "$text" "$start" "$LOGS/bats.log"
+	wait $!
+	[[ -s $RESULTS/lab/results ]] || die "the lab's tests cannot be run"
 	printf '%3d s\n' $((SECONDS - start))
 }
 
@@ -354,11 +366,11 @@ verb_test()
 	if [[ -z ${TESTS-} && $BASE_SERIES = 6.12 ]]; then
 		need bats
 		note "run the lab's tests in the background"
-		lab_tests &
-		lab=$!
+		start_lab
+		lab=1
 	fi
 	all_platforms ours
-	[[ -z ${lab-} ]] || wait_lab "$lab"
+	[[ -z ${lab-} ]] || wait_lab
 	{
 		gather ours
 		[[ -z ${lab-} ]] || cat "$RESULTS/lab/results"
