@@ -233,35 +233,42 @@ verb_run()
 	fi
 }
 
-# The lab's own tests run beside all that test does: start_lab and then wait_lab.
-lab_tests()
+# start_in FOLDER command...: in the background. Results go to FOLDER of the results,
+# whose lock is held until the command ends. Its PID would not do to wait for: a build
+# forks so much that PIDs come round again.
+start_in()
 {
-	env -u PLATFORM -u VARIANT -u ACCEL bats --formatter tap "$TOP/lab/tests" >"$LOGS/bats.log" 2>&1 </dev/null 8>&- 9>&- || :
-	mkdir -p "$RESULTS/lab"
-	bats_results <"$LOGS/bats.log" >"$RESULTS/lab/results"
-}
+	local dir=$RESULTS/$1
+	shift
 
-# A lock, not a PID, as in start_on.
-start_lab()
-{
-	mkdir -p "$RESULTS"
-	rm -rf "${RESULTS:?}/lab"
-	exec 8>"$RESULTS/lab.lock"
+	mkdir -p "${dir%/*}"
+	rm -rf "${dir:?}"
+	exec 8>"$dir.lock"
 	flock 8
-	lab_tests &
+	"$@" &
 	exec 8>&-
 }
 
-wait_lab()
+# wait_in FOLDER TEXT WHY LOG [TOTAL]: until that has ended; dies with WHY where it left
+# no results. LOG shows how far it is.
+wait_in()
 {
-	local text="run the lab's tests" start=$SECONDS
+	local dir=$RESULTS/$1 start=$SECONDS
 
-	printf '%-58s' "$text"
-	flock "$RESULTS/lab.lock" true &
-	STEP_COUNT='^(not )?ok ' progress $! "$text" "$start" "$LOGS/bats.log"
+	printf '%-58s' "$2"
+	flock "$dir.lock" true &
+	STEP_COUNT='^(not )?ok ' progress $! "$2" "$start" "$4" "${@:5}"
 	wait $!
-	[[ -s $RESULTS/lab/results ]] || die "the lab's tests cannot be run"
+	[[ -s $dir/results ]] || die "$3"
 	printf '%3d s\n' $((SECONDS - start))
+}
+
+# The lab's own tests run beside all that test does.
+lab_tests()
+{
+	bats --formatter tap "$TOP/lab/tests" >"$LOGS/bats.log" 2>&1 </dev/null 8>&- 9>&- || :
+	mkdir -p "$RESULTS/lab"
+	bats_results <"$LOGS/bats.log" >"$RESULTS/lab/results"
 }
 
 # Both cores are kept busy: Bochs has one CPU and takes longest, so it starts
@@ -291,33 +298,18 @@ all_platforms()
 	done
 }
 
-# start_on PLATFORM WHOSE: run_on in the background, a lock held until it ends. Its
-# PID would not do to wait for: a build forks so much that PIDs come round again.
+# start_on PLATFORM WHOSE: run_on in the background
 start_on()
 {
-	local lock=$RESULTS/$2.$1.lock
-
-	mkdir -p "$RESULTS"
-	rm -rf "${RESULTS:?}/$2/$1"
-	exec 8>"$lock"
-	flock 8
 	# shellcheck disable=SC2046
-	run_on "$1" "$2" $(tests_on "$1") &
-	exec 8>&-
+	start_in "$2/$1" run_on "$1" "$2" $(tests_on "$1")
 }
 
-# wait_on PLATFORM WHOSE: until it has ended; results are there if all went well
+# wait_on PLATFORM WHOSE: until it has ended
 wait_on()
 {
-	local start=$SECONDS text="run the tests on $1"
-
-	printf '%-58s' "$text"
-	flock "$RESULTS/$2.$1.lock" true &
-	STEP_COUNT='^(not )?ok ' progress $! "$text" "$start" "$RESULTS/$2/$1/ktap" \
+	wait_in "$2/$1" "run the tests on $1" "the boot of $1 failed" "$RESULTS/$2/$1/ktap" \
 		"$(tests_on "$1" | wc -l)"
-	wait $!
-	[[ -s $RESULTS/$2/$1/results ]] || die "the boot of $1 failed"
-	printf '%3d s\n' $((SECONDS - start))
 }
 
 vmx_first()
@@ -366,11 +358,12 @@ verb_test()
 	if [[ -z ${TESTS-} && $BASE_SERIES = 6.12 ]]; then
 		need bats
 		note "run the lab's tests in the background"
-		start_lab
+		start_in lab lab_tests
 		lab=1
 	fi
 	all_platforms ours
-	[[ -z ${lab-} ]] || wait_lab
+	[[ -z ${lab-} ]] ||
+		wait_in lab "run the lab's tests" "the lab's tests cannot be run" "$LOGS/bats.log"
 	{
 		gather ours
 		[[ -z ${lab-} ]] || cat "$RESULTS/lab/results"

@@ -259,6 +259,12 @@ steal_time psci_test hypercalls page_fault_test gpc_bench internal_vm_bench"
 	has "lab: a"
 }
 
+@test "run: test takes the lab's results though the shell has forgotten their PID" {
+	go 'kernel() { wait; }; verb_test'
+	good
+	has "lab: a"
+}
+
 @test "run: test fails with any back end, and the closing line stays the last" {
 	printf 'not ok 1 selftests: kvm: steal_time # exit=254\n# lab: done\n' >"$TMP/vhe.ktap"
 	echo 'last words' >"$TMP/vhe.console"
