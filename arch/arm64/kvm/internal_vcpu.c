@@ -226,6 +226,11 @@ static int internal_exit(struct kvm_vcpu *vcpu, int exception, struct kvm_intern
 
 /* --- run ---------------------------------------------------------------- */
 
+static bool internal_interrupted(void)
+{
+	return fatal_signal_pending(current) || freezing(current);
+}
+
 /*
  * What ends a run besides the guest.  Each is looked at with interrupts off, in
  * IN_GUEST_MODE, and each sends an IPI when it comes later:
@@ -254,12 +259,12 @@ static int internal_exit(struct kvm_vcpu *vcpu, int exception, struct kvm_intern
  */
 static bool internal_work_pending(void)
 {
-	return need_resched() || fatal_signal_pending(current) || freezing(current);
+	return need_resched() || internal_interrupted();
 }
 
 static int internal_work(struct kvm_vcpu *vcpu, struct kvm_internal_exit *exit)
 {
-	if (fatal_signal_pending(current) || freezing(current)) {
+	if (internal_interrupted()) {
 		exit->reason = KVM_INTERNAL_EXIT_INTERRUPTED;
 		return 0;
 	}
