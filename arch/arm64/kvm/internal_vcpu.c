@@ -226,11 +226,6 @@ static int internal_exit(struct kvm_vcpu *vcpu, int exception, struct kvm_intern
 
 /* --- run ---------------------------------------------------------------- */
 
-static bool internal_interrupted(void)
-{
-	return fatal_signal_pending(current) || freezing(current);
-}
-
 /*
  * What ends a run besides the guest.  Each is looked at with interrupts off, in
  * IN_GUEST_MODE, and each sends an IPI when it comes later:
@@ -259,12 +254,12 @@ static bool internal_interrupted(void)
  */
 static bool internal_work_pending(void)
 {
-	return need_resched() || internal_interrupted();
+	return need_resched() || fatal_signal_pending(current) || freezing(current);
 }
 
 static int internal_work(struct kvm_vcpu *vcpu, struct kvm_internal_exit *exit)
 {
-	if (internal_interrupted()) {
+	if (fatal_signal_pending(current) || freezing(current)) {
 		exit->reason = KVM_INTERNAL_EXIT_INTERRUPTED;
 		return 0;
 	}
