@@ -103,63 +103,6 @@ bench_count()
 	rm -f "$BENCH"/*.initrd*
 }
 
-# bench_table LIST BASE OURS [RECORDED]: the table, with what is wrong beside the case
-# and below; fails if anything is
-bench_table()
-{
-	awk -v list="$1" -v base="$2" -v ours="$3" -v recorded="${4-}" '
-		function commas(n,   s) {
-			for (s = ""; n >= 1000; n = int(n / 1000)) s = sprintf(",%03d%s", n % 1000, s)
-			return n s
-		}
-		function ratio(a, b) {
-			if (a <= 0 || b <= 0) return "-"
-			return a / b < 0.01 ? sprintf("1/%d", b / a) : sprintf("%.2f", a / b)
-		}
-		function worse(a, b) { return a > b * 1.02 && a > b + 20 }
-		function limit(bar, b) {
-			if (bar ~ /\*/) return b * substr(bar, 6)
-			return b + substr(bar, 5)
-		}
-		function wrong(what) { said[++bad] = name ": " what; mark = "  <-" }
-		FILENAME == list {
-			if (/^#/ || NF < 3) next
-			order[++n] = $1; bar[$1] = $2
-			sub(/^[^ ]+ +[^ ]+ +/, ""); text[order[n]] = $0
-			next
-		}
-		/^#/ { next }
-		FILENAME != recorded && !($1 in bar) { name = $1; wrong("is not in the list of cases") }
-		FILENAME == base { b[$1] = $2 }
-		FILENAME == ours { o[$1] = $2 }
-		FILENAME == recorded { r[$1] = $2 }
-		END {
-			printf "%-55s %12s %12s %8s\n", "instructions", "base", "patched", "ratio"
-			for (i = 1; i <= n; i++) {
-				name = order[i]; mark = ""
-				new = sub(/^new:/, "", bar[name])
-				if (!(name in b) && !new) wrong("the base has no figure")
-				if (!(name in o)) wrong("the series has no figure")
-				else if (bar[name] ~ /^[0-9]+$/) {
-					if (o[name] > bar[name]) wrong(o[name] " is above its bar of " bar[name])
-				} else if (bar[name] ~ /^base[-*]/ && (name in b)) {
-					top = limit(bar[name], b[name])
-					if (o[name] > top) wrong(o[name] " is above its bar of " top)
-				} else if (bar[name] == "never" && (name in b) && o[name] > b[name])
-					wrong(o[name] " is worse than " b[name] " on the base")
-				else if (bar[name] == "base" && (name in b) && worse(o[name], b[name]))
-					wrong(o[name] " is worse than " b[name] " on the base")
-				if (recorded != "" && !(name in r)) wrong("no figure is recorded")
-				else if (recorded != "" && worse(o[name], r[name]))
-					wrong(o[name] " is worse than " r[name] ", which is recorded")
-				printf "%-55s %12s %12s %8s%s\n", text[name], commas(b[name]), commas(o[name]),
-					ratio(o[name], b[name]), mark
-			}
-			for (i = 1; i <= bad; i++) print said[i]
-			exit bad > 0
-		}' "$@"
-}
-
 # bench_plot: build/bench/invalidation.svg
 bench_plot()
 {
@@ -248,7 +191,7 @@ verb_bench()
 	[[ $(bench_variant) = stock ]] || kernel "$(bench_variant)" base
 	step bench "boot $BENCH_ON with the base's KVM and ours, twice" bench_count
 	[[ -n ${RECORD-} ]] || recorded=$(bench_recorded)
-	bench_table <(bench_list) "$BENCH/base" "$BENCH/ours" ${recorded:+"$recorded"} >"$BENCH/table.txt" || rc=1
+	results bench <(bench_list) "$BENCH/base" "$BENCH/ours" ${recorded:+"$recorded"} >"$BENCH/table.txt" || rc=1
 	[[ $BENCH_ON != svm ]] || step bench-plot "plot build/bench/invalidation.svg" bench_plot
 	cat "$BENCH/table.txt"
 	[[ -z ${RECORD-} ]] || bench_record

@@ -268,7 +268,7 @@ lab_tests()
 {
 	bats --formatter tap "$TOP/lab/tests" >"$LOGS/bats.log" 2>&1 </dev/null 8>&- 9>&- || :
 	mkdir -p "$RESULTS/lab"
-	bats_results <"$LOGS/bats.log" >"$RESULTS/lab/results"
+	results bats <"$LOGS/bats.log" >"$RESULTS/lab/results"
 }
 
 # Both cores are kept busy: Bochs has one CPU and takes longest, so it starts

@@ -32,57 +32,6 @@ upstream_own()
 	(cd "$TOP/tools/testing/selftests/kvm" && find . -name '*.c' | sed 's|.*/||; s|\.c$||') | xargs
 }
 
-# upstream_table BASE OURS LIST: the results side by side, and the closing line; fails if
-# something passes on the base and does not here, but for what LIST says may
-upstream_table()
-{
-	awk -F'\t' '
-		FILENAME == ARGV[3] {
-			if (/^[?]/) {
-				split(substr($0, 2), f, " ")
-				may[f[1], f[2]] = substr($0, length(f[1] f[2]) + 4)
-			}
-			next
-		}
-		FILENAME == ARGV[1] { base[$1, $2] = $3 }
-		FILENAME == ARGV[2] { ours[$1, $2] = $3; why[$1, $2] = $4 }
-		{
-			if (!($2 in row)) { row[$2] = 1; test[++n] = $2; if (length($2) > w) w = length($2) }
-			if (!($1 in col)) { col[$1] = 1; be[++m] = $1 }
-		}
-		END {
-			if (w < 9) w = 9
-			printf "%-" w "s", "base/here"
-			for (j = 1; j <= m; j++) printf "  %-9s", be[j]
-			print ""
-			for (i = 1; i <= n; i++) {
-				printf "%-" w "s", test[i]
-				for (j = 1; j <= m; j++) {
-					b = base[be[j], test[i]]; o = ours[be[j], test[i]]
-					if (b == "" && o == "") { printf "  %-9s", "-"; continue }
-					if (b == "") b = "none"
-					if (o == "") o = "none"
-					printf "  %-9s", b == o ? b : b "/" o
-					both[j]++
-					if (b == "pass") passed[j]++
-					if (b == "pass" && o == "fail" && (be[j], test[i]) in may)
-						said[++l] = test[i] " on " be[j] ": fail here, but it " may[be[j], test[i]]
-					else if (b == "pass" && o != "pass")
-						worse[++k] = test[i] " on " be[j] ": " b " on the base, " o " here: " why[be[j], test[i]]
-					if (b != "pass" && o == "pass") better[j]++
-				}
-				print ""
-			}
-			print ""
-			for (j = 1; j <= m; j++)
-				printf "%s: %d tests and cases, %d pass on the base, %d pass only here\n", be[j], both[j], passed[j], better[j]
-			for (i = 1; i <= l; i++) print said[i]
-			for (i = 1; i <= k; i++) print worse[i]
-			printf "%d worse than on the base\n", k
-			exit k > 0 || n == 0
-		}' "$1" "$2" "$3"
-}
-
 verb_upstream()
 {
 	local arch p whose
@@ -108,7 +57,7 @@ verb_upstream()
 		all_platforms "$whose"
 		gather "$whose" >"$UPSTREAM/$whose/all"
 	done
-	upstream_table "$UPSTREAM/base/all" "$UPSTREAM/ours/all" "$TOP/lab/known/upstream.list" >"$UPSTREAM/table.txt" || {
+	results upstream "$UPSTREAM/base/all" "$UPSTREAM/ours/all" "$TOP/lab/known/upstream.list" >"$UPSTREAM/table.txt" || {
 		cat "$UPSTREAM/table.txt"
 		die "make test-upstream: see above; consoles and logs are in $UPSTREAM"
 	}

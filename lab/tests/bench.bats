@@ -30,7 +30,7 @@ figures()
 
 table()
 {
-	run lab 'cd "$1"; bench_table list base ours $(ls recorded 2>/dev/null)' "$TMP"
+	run lab 'cd "$1"; results bench list base ours $(ls recorded 2>/dev/null)' "$TMP"
 }
 
 # worse TEXT: just that is said to be wrong

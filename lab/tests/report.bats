@@ -88,7 +88,7 @@ page()
 compare()
 {
 	[[ -e $TMP/list ]] || : >"$TMP/list"
-	run lab 'upstream_table "$1/base" "$1/ours" "$1/list"' "$TMP"
+	run lab 'results upstream "$1/base" "$1/ours" "$1/list"' "$TMP"
 }
 
 @test "upstream: what passes on the base and not here is an error" {

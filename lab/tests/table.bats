@@ -109,21 +109,20 @@ table()
 }
 
 @test "table: bats' results are results of the lab" {
-	run lab 'bats_results' < <(:)
-	run bash -c 'cd "$1"; . lab/run/results.sh; printf "%s\n" "1..3" "ok 1 series: a" "not ok 2 series: b" \
-		"# (in test file x, line 3)" "#   is 1 2 failed" "ok 3 series: c # skip no perl" | bats_results' - "$TOP"
+	run lab 'printf "%s\n" "1..3" "ok 1 series: a" "not ok 2 series: b" \
+		"# (in test file x, line 3)" "#   is 1 2 failed" "ok 3 series: c # skip no perl" | results bats'
 	good
 	is "$(cut -f 1-3 <<<"$output")" $'lab\tlab: series: a\tpass\nlab\tlab: series: b\tfail\nlab\tlab: series: c\tskip'
 }
 
 @test "table: a skipped test of the lab keeps its reason" {
-	run bash -c 'cd "$1"; . lab/run/results.sh; printf "%s\n" "1..1" "ok 1 series: c # skip no perl" | bats_results' - "$TOP"
+	run lab 'printf "%s\n" "1..1" "ok 1 series: c # skip no perl" | results bats'
 	is "$(cut -f 4 <<<"$output")" "no perl"
 }
 
 @test "table: bats that ended early, or never began, is a failure" {
-	run bash -c 'cd "$1"; . lab/run/results.sh; printf "%s\n" "1..3" "ok 1 series: a" | bats_results' - "$TOP"
+	run lab 'printf "%s\n" "1..3" "ok 1 series: a" | results bats'
 	[[ $output = *$'\tfail\t'* ]]
-	run bash -c 'cd "$1"; . lab/run/results.sh; echo "bats: not found" | bats_results' - "$TOP"
+	run lab 'echo "bats: not found" | results bats'
 	[[ $output = *$'\tfail\t'* ]]
 }
