@@ -86,7 +86,7 @@ check_shell()
 		"$TOP"/lab/demo/host "$TOP"/.ci/run
 	shellcheck -s sh -e SC1091 "$TOP"/lab/guest/init "$TOP"/lab/rig/init "$TOP"/lab/demo/init
 	shellcheck "$TOP"/tools/kvm/gpc/*.sh
-	shellcheck "$TOP"/lab/load/dkms/{fits,postinst,prerm}
+	shellcheck "$TOP"/lab/load/dkms/fits
 	shellcheck "$TOP"/lab/tests/*.bats "$TOP"/lab/tests/*.bash
 }
 

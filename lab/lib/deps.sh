@@ -13,10 +13,11 @@ packages_for()
 	demo)  echo bpftrace numactl ;;
 	vmx)   echo bochs bochs-term bochsbios vgabios grub-pc-bin grub-common xorriso mtools ;;
 	arm64) echo qemu-system-arm gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
-	check) echo sparse shellcheck bats spin gcc-aarch64-linux-gnu \
+	check) echo sparse shellcheck spin gcc-aarch64-linux-gnu \
 		libc6-dev-arm64-cross python3-ply python3-git codespell ;;
 	uefi)  echo ovmf sbsigntool openssl ;;
-	bats)  echo bats ;;
+	bats)  echo bats bats-assert bats-file ;;
+	dkms)  echo debhelper dh-dkms ;;
 	debian) echo mmdebstrap ;;
 	docs)  echo python3-sphinx graphviz ;;
 	esac

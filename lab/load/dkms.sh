@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2016
-# make dkms: a Debian package of the modules' sources. What stands in it besides them is
-# in lab/load/dkms/.
+# make dkms: a Debian package of the modules' sources, made by debhelper and dh-dkms.
 
 # The base's version and the date of the last commit: the same files, the same package.
 dkms_version()
@@ -9,11 +8,12 @@ dkms_version()
 	echo "${BASE_VERSION%%-*}+gpc$(date -u -d "$(series_date)" +%Y%m%d.%H%M%S)"
 }
 
-# dkms_fill FILE...: on standard output, with the names filled in
+# dkms_fill FILE...: with the names filled in
 dkms_fill()
 {
-	sed "s|@VERSION@|$(dkms_version)|g; s|@BASE@|$BASE_VERSION|g
-		s|@MAINTAINER@|$(committer_name) <$(committer_email)>|" "$@"
+	sed -i "s|@VERSION@|$(dkms_version)|g; s|@BASE@|$BASE_VERSION|g
+		s|@MAINTAINER@|$(committer_name) <$(committer_email)>|
+		s|@DATE@|$(date -R -u -d "$(series_date)")|" "$@"
 }
 
 # The same call of kbuild as the lab's own, with the kernel that DKMS names. Software-
@@ -34,41 +34,34 @@ dkms_makefile()
 
 dkms_pack()
 {
-	local t src f deb
+	local t src f
 
 	temp t "$BUILD/dkms.tmp"
-	src=$t/usr/src/kvm-gpc-$(dkms_version)
-	mkdir -p "$src" "$t/DEBIAN"
+	src=$t/package/kvm-gpc-$(dkms_version)
+	mkdir -p "$src"
 	modules_sync "$src"
 	# DKMS installs no module of the version that the kernel's own has: none.
 	sed -i "/^MODULE_LICENSE(/a MODULE_VERSION(\"$(dkms_version)\");" \
 		"$src"/{virt/kvm/kvm_main.c,arch/x86/kvm/svm/svm.c,arch/x86/kvm/vmx/vmx.c}
 	dkms_makefile >"$src/Makefile"
-	dkms_fill "$TOP/lab/load/dkms/dkms.conf" >"$src/dkms.conf"
-	dkms_fill "$TOP/lab/load/dkms/fits" >"$src/fits"
 	# The base's headers that the series changes.
 	for f in $(changed_headers); do
 		git -C "$TREE" cat-file -e "base:$f" 2>/dev/null || continue
 		git -C "$TREE" show "base:$f" | sha256sum | sed "s|-\$|$f|"
 	done >"$src/headers.sha256"
-	mkdir -p "$t/usr/share/doc/kvm-gpc-dkms"
-	dkms_fill "$TOP/lab/load/dkms/copyright" >"$t/usr/share/doc/kvm-gpc-dkms/copyright"
-	for f in control postinst prerm; do
-		dkms_fill "$TOP/lab/load/dkms/$f" >"$t/DEBIAN/$f"
-	done
-	find "$t" -type d -exec chmod 755 {} + -o -type f -exec chmod 644 {} +
-	chmod 755 "$src/fits" "$t/DEBIAN/"{postinst,prerm}
-	deb=kvm-gpc-dkms_$(dkms_version)_all.deb
-	SOURCE_DATE_EPOCH=$(date -d "$(series_date)" +%s) \
-		dpkg-deb --root-owner-group -Zxz --build "$t" "$BUILD/$deb.tmp"
-	rm -rf "$t" "$BUILD"/kvm-gpc-dkms_*.deb
-	mv "$BUILD/$deb.tmp" "$BUILD/$deb"
+	cp "$TOP/lab/load/dkms/fits" "$src/"
+	cp -r "$TOP/lab/load/dkms/debian" "$t/package/"
+	dkms_fill "$src/fits" "$t"/package/debian/*
+	(cd "$t/package" && debian/rules binary)
+	rm -f "$BUILD"/kvm-gpc-dkms_*.deb
+	mv "$t"/kvm-gpc-dkms_*.deb "$BUILD/"
+	rm -rf "$t"
 }
 
 verb_dkms()
 {
 	[[ -z ${KDIR-} ]] || die "KDIR=$KDIR: a DKMS package is made from Debian's source"
-	need build
+	need build dkms
 	base
 	[[ $BASE_KIND = debian ]] || die "a DKMS package is made from Debian's source, on Debian"
 	tree

@@ -44,33 +44,33 @@ apt_has()
 	apt_has 6.12.120-1 6.12.117-1 6.12.101-1 -- \
 		6.12.117-1=6.12.117+deb12-amd64 6.12.101-1=6.12.101+deb12-amd64
 	base
-	good
-	is "${lines[-1]}" "debian 6.12.117-1 6.12.117+deb12-amd64"
+	assert_success
+	assert_equal "${lines[-1]}" "debian 6.12.117-1 6.12.117+deb12-amd64"
 }
 
 @test "base: stock kernels of other flavours and series are passed over" {
 	apt_has 6.12.117-1 -- 6.12.117-1=6.12.117+deb12-rt-amd64 6.12.117-1=6.12.117+deb12-cloud-amd64 \
 		6.12.117-1=6.1.0-50-amd64 6.12.117-1=6.12.117+deb12-amd64
 	base
-	is "${lines[-1]}" "debian 6.12.117-1 6.12.117+deb12-amd64"
+	assert_equal "${lines[-1]}" "debian 6.12.117-1 6.12.117+deb12-amd64"
 }
 
 @test "base: one that was chosen stays when apt learns of a newer one" {
 	apt_has 6.12.117-1 -- 6.12.117-1=6.12.117+deb12-amd64
 	base
-	good
+	assert_success
 	have 6.12.120-1
 	apt_has 6.12.120-1 6.12.117-1 -- 6.12.120-1=6.12.120+deb12-amd64 6.12.117-1=6.12.117+deb12-amd64
 	base
-	is "${lines[-1]}" "debian 6.12.117-1 6.12.117+deb12-amd64"
+	assert_equal "${lines[-1]}" "debian 6.12.117-1 6.12.117+deb12-amd64"
 }
 
 @test "base: source and stock kernel without a common version are refused, with both named" {
 	apt_has 6.12.120-1 -- 6.12.117-1=6.12.117+deb12-amd64
 	base
 	bad 6.12.120-1 6.12.117-1 "in common"
-	has_not 'the test ran'
-	gone "$BUILD/base"
+	refute_output --partial 'the test ran'
+	assert_not_exists "$BUILD/base"
 }
 
 @test "base: an apt that has no source of the series is refused" {
@@ -85,22 +85,22 @@ apt_has()
 	apt_has 6.12.117-1 6.12.101-1 -- \
 		6.12.117-1=6.12.117+deb12-amd64 6.12.101-1=6.12.101+deb12-amd64
 	base KVER=6.12.101+deb12-amd64
-	good
-	is "${lines[-1]}" "debian 6.12.101-1 6.12.101+deb12-amd64"
+	assert_success
+	assert_equal "${lines[-1]}" "debian 6.12.101-1 6.12.101+deb12-amd64"
 }
 
 @test "base: KVER that apt does not know is refused, with those that it knows" {
 	apt_has 6.12.117-1 -- 6.12.117-1=6.12.117+deb12-amd64 6.12.101-1=6.12.101+deb12-amd64
 	base KVER=6.12.99-amd64
 	bad KVER=6.12.99-amd64 6.12.117+deb12-amd64 6.12.101+deb12-amd64
-	gone "$BUILD/base"
+	assert_not_exists "$BUILD/base"
 }
 
 @test "base: KVER of a version that has no source is refused, with those that have one" {
 	apt_has 6.12.117-1 -- 6.12.117-1=6.12.117+deb12-amd64 6.12.101-1=6.12.101+deb12-amd64
 	base KVER=6.12.101+deb12-amd64
 	bad KVER=6.12.101+deb12-amd64 6.12.101-1 6.12.117-1
-	gone "$BUILD/base"
+	assert_not_exists "$BUILD/base"
 }
 
 @test "base: a stock image of another version than its headers is refused before any download" {
@@ -113,8 +113,8 @@ apt_has()
 	END
 	run lab 'stock'
 	bad linux-image-6.12.117+deb12-amd64 6.12.117-1 6.12.116-1
-	has_not 'the test ran'
-	is "$(find "$CACHE/stock" 2>/dev/null)" ""
+	refute_output --partial 'the test ran'
+	assert_equal "$(find "$CACHE/stock" 2>/dev/null)" ""
 }
 
 # stock_setup MODULES: apt has a stock kernel whose packages have it in MODULES
@@ -142,7 +142,7 @@ stock_setup()
 		rm -rf "$CACHE/stock"
 		stock_setup "$modules"
 		run lab 'stock; ls -d "$STOCK/lib/modules/$KREL/kernel"'
-		good
+		assert_success
 	done
 }
 
@@ -150,8 +150,8 @@ stock_setup()
 	stock_setup usr/lib/modules
 	mkdir -p "$CACHE/stock/6.12.118+deb13-amd64-6.12.118-1/lib/6.12.118+deb13-amd64"
 	run lab 'stock; ls -d "$STOCK/lib/modules/$KREL/kernel"; ls "$STOCK/lib"'
-	good
-	is "${lines[-1]}" modules
+	assert_success
+	assert_equal "${lines[-1]}" modules
 }
 
 @test "base: a download that fails is an error, and nothing half-made is left" {
@@ -160,7 +160,7 @@ stock_setup()
 	apt_has 6.12.117-1 -- 6.12.117-1=6.12.117+deb12-amd64
 	base
 	bad linux-source-6.12=6.12.117-1 network
-	gone "$CACHE/base/6.12.117-1.git"
+	assert_not_exists "$CACHE/base/6.12.117-1.git"
 }
 
 # --- KDIR
@@ -169,9 +169,9 @@ stock_setup()
 	base_files "$KERNEL"
 	before=$(cd "$KERNEL" && find . -printf '%p %m %T@\n' | sort)
 	base KDIR="$KERNEL"
-	good
+	assert_success
 	[[ ${lines[-1]} = "kdir 6.12.117-"* ]]
-	is "$(cd "$KERNEL" && find . -printf '%p %m %T@\n' | sort)" "$before"
+	assert_equal "$(cd "$KERNEL" && find . -printf '%p %m %T@\n' | sort)" "$before"
 	git clone -q "$BUILD"/kdir/*.git "$TMP/clone"
 	diff -r -x .git "$KERNEL" "$TMP/clone"
 }
@@ -185,17 +185,17 @@ stock_setup()
 	echo built >"$KERNEL/virt/kvm/kvm_main.o"
 	echo edited >>"$KERNEL/virt/kvm/kvm_main.c"
 	base KDIR="$KERNEL"
-	good
+	assert_success
 	git clone -q "$BUILD"/kdir/*.git "$TMP/clone"
-	gone "$TMP/clone/virt/kvm/kvm_main.o"
-	is "$(tail -n 1 "$TMP/clone/virt/kvm/kvm_main.c")" edited
+	assert_not_exists "$TMP/clone/virt/kvm/kvm_main.o"
+	assert_equal "$(tail -n 1 "$TMP/clone/virt/kvm/kvm_main.c")" edited
 }
 
 @test "base: KDIR in a folder of someone else's repository is copied all the same" {
 	git init -q "$TMP"
 	base_files "$KERNEL"
 	base KDIR="$KERNEL"
-	good
+	assert_success
 	git clone -q "$BUILD"/kdir/*.git "$TMP/clone"
 	diff -r -x .git "$KERNEL" "$TMP/clone"
 }
@@ -206,7 +206,7 @@ stock_setup()
 	mkdir -p "$TMP/empty"
 	base KDIR="$TMP/empty"
 	bad "KDIR=$TMP/empty" "no kernel tree"
-	gone "$BUILD/base"
+	assert_not_exists "$BUILD/base"
 }
 
 @test "base: KDIR without a Makefile is refused in one line" {
@@ -224,8 +224,8 @@ stock_setup()
 		base KDIR="$KERNEL"
 		bad "KDIR=$KERNEL" "$a.$b.$c" 6.12
 	done
-	gone "$BUILD/base"
-	gone "$BUILD/kdir"
+	assert_not_exists "$BUILD/base"
+	assert_not_exists "$BUILD/kdir"
 }
 
 @test "base: KDIR with a change in what the series touches is another base" {
@@ -235,7 +235,7 @@ stock_setup()
 		arch/x86/include/asm/kvm_host.h tools/testing/selftests/kvm/Makefile; do
 		[[ -z $f ]] || echo changed >>"$KERNEL/$f"
 		base KDIR="$KERNEL"
-		good
+		assert_success
 		[[ $seen != *" ${lines[-1]} "* ]] || fail "a change in $f makes no new base"
 		seen+=" ${lines[-1]} "
 	done
@@ -253,39 +253,39 @@ stock_setup()
 	mkdir -p "$BUILD/stock"
 	base_files "$KERNEL"
 	base KDIR="$KERNEL"
-	good
-	gone "$BUILD/stock"
-	is "$(cut -c1-14 "$BUILD/base")" "kdir 6.12.117-"
+	assert_success
+	assert_not_exists "$BUILD/stock"
+	assert_equal "$(cut -c1-14 "$BUILD/base")" "kdir 6.12.117-"
 	mkdir -p "$BUILD/x86_64"
 	base KDIR="$KERNEL"
-	good
+	assert_success
 	[[ -d $BUILD/x86_64 ]]
 }
 
 @test "base: another base is refused while the tree has edits" {
 	STUB="name_debian() { BASE_KIND=debian BASE_VERSION=\$V BASE_GIT=$CACHE/base/$BASE_VERSION.git; };"
 	V=$BASE_VERSION run lab "$STUB base; tree"
-	good
+	assert_success
 	echo mine >>"$BUILD/tree/Kbuild"
 	V=6.12.120-1 run lab "$STUB base"
 	bad Kbuild
-	is "$(tail -n 1 "$BUILD/tree/Kbuild")" mine
+	assert_equal "$(tail -n 1 "$BUILD/tree/Kbuild")" mine
 }
 
 @test "base: in a checkout that was moved, what is built is built anew, but for the tree" {
 	apt_has 6.12.117-1 -- 6.12.117-1=6.12.117+deb12-amd64
 	base
-	good
+	assert_success
 	mkdir -p "$BUILD/stock" "$BUILD/tree"
 	base
-	good
+	assert_success
 	[[ -d $BUILD/stock ]]
 	mv "$TOP" "$TMP/moved"
 	TOP=$TMP/moved
 	base
-	good
-	has "$TMP/moved"
-	gone "$TOP/build/stock"
+	assert_success
+	assert_output --partial "$TMP/moved"
+	assert_not_exists "$TOP/build/stock"
 	[[ -d $TOP/build/tree ]]
 }
 
@@ -296,8 +296,8 @@ stock_setup()
 	tar -C "$TMP" -cJf "$TMP/linux-6.12.74.tar.xz" linux-6.12.74
 	run env KERNEL_ORG="file://$TMP" KERNEL_ORG_VERSION=6.12.74 bash -c "$(declare -f lab); TOP=$TOP
 		lab 'name_tarball; base_from_tarball; git -C \"\$BASE_GIT\" show base:virt/kvm/pfncache.c'"
-	good
-	has "the base's cache"
+	assert_success
+	assert_output --partial "the base's cache"
 }
 
 @test "base: of drivers that no kernel here has it keeps what Kconfig reads" {
@@ -307,19 +307,19 @@ stock_setup()
 	tar -C "$TMP" -cJf "$TMP/linux-6.12.74.tar.xz" linux-6.12.74
 	run env KERNEL_ORG="file://$TMP" KERNEL_ORG_VERSION=6.12.74 bash -c "$(declare -f lab); TOP=$TOP
 		lab 'name_tarball; base_from_tarball; git -C \"\$BASE_GIT\" ls-tree -r --name-only base'"
-	good
-	has drivers/gpu/drm/x/Kconfig
-	has drivers/gpu/drm/x/Makefile
-	has include/drm/drm.h
-	has_not drivers/gpu/drm/x/x.
+	assert_success
+	assert_output --partial drivers/gpu/drm/x/Kconfig
+	assert_output --partial drivers/gpu/drm/x/Makefile
+	assert_output --partial include/drm/drm.h
+	refute_output --partial drivers/gpu/drm/x/x.
 }
 
 @test "base: a tarball that cannot be had is an error that names it, and leaves nothing" {
 	run env KERNEL_ORG="file://$TMP/none" KERNEL_ORG_VERSION=6.12.74 bash -c "$(declare -f lab); TOP=$TOP
 		lab 'name_tarball; step base get base_from_tarball'"
 	bad "file://$TMP/none/linux-6.12.74.tar.xz" network
-	gone "$CACHE/base/6.12.74.git"
-	gone "$CACHE/base.tmp"
+	assert_not_exists "$CACHE/base/6.12.74.git"
+	assert_not_exists "$CACHE/base.tmp"
 }
 
 @test "base: an import that was interrupted is not taken for a base" {
@@ -328,10 +328,10 @@ stock_setup()
 	echo half >"$CACHE/base/x.git.tmp/HEAD"
 	run lab 'BASE_VERSION=x BASE_GIT=$CACHE/base/x.git; commit_tree() { exit 7; }; base_import "$1"' "$KERNEL"
 	[[ $status -ne 0 ]]
-	gone "$CACHE/base/x.git"
+	assert_not_exists "$CACHE/base/x.git"
 	run lab 'BASE_VERSION=x BASE_GIT=$CACHE/base/x.git; base_import "$1"; git -C "$BASE_GIT" show base:Kbuild' "$KERNEL"
-	good
-	gone "$CACHE/base/x.git.tmp"
+	assert_success
+	assert_not_exists "$CACHE/base/x.git.tmp"
 }
 
 @test "base: the import takes ignored files, exec bits and line ends as they are" {
@@ -340,7 +340,7 @@ stock_setup()
 	printf 'a\r\n' >"$KERNEL/crlf.txt"
 	git config --global core.autocrlf input
 	lab 'BASE_VERSION=x BASE_GIT=$CACHE/base/x.git; base_import "$1"' "$KERNEL"
-	is "$(git -C "$CACHE/base/x.git" show base:crlf.txt | od -An -tx1)" ' 61 0d 0a'
-	is "$(git -C "$CACHE/base/x.git" ls-tree base:scripts | awk '{ print $1 }')" 100755
-	is "$(git -C "$CACHE/base/x.git" show base:virt/kvm/kvm_main.c | head -n 1)" "main 1"
+	assert_equal "$(git -C "$CACHE/base/x.git" show base:crlf.txt | od -An -tx1)" ' 61 0d 0a'
+	assert_equal "$(git -C "$CACHE/base/x.git" ls-tree base:scripts | awk '{ print $1 }')" 100755
+	assert_equal "$(git -C "$CACHE/base/x.git" show base:virt/kvm/kvm_main.c | head -n 1)" "main 1"
 }

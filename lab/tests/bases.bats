@@ -37,7 +37,7 @@ have()
 	rm -r "$TOP/patches/7.3" "$TOP/build-7.3"
 	run verb tree
 	bad BASE=7.3 6.12/
-	gone "$TOP/build-7.3"
+	assert_not_exists "$TOP/build-7.3"
 }
 
 @test "bases: a verb of the stock kernel is refused" {
@@ -49,11 +49,11 @@ have()
 	have 7.3.9-1~bpo13+1
 	echo "linux-source-7.3 7.3.9-1~bpo13+1" | fake_apt
 	host
-	good
-	is "${lines[-1]}" "backports 7.3.9-1~bpo13+1 $TOP/build-7.3"
-	is "$(cat "$CACHE/apt.7.3/sources.list")" \
+	assert_success
+	assert_equal "${lines[-1]}" "backports 7.3.9-1~bpo13+1 $TOP/build-7.3"
+	assert_equal "$(cat "$CACHE/apt.7.3/sources.list")" \
 		"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian/ trixie-backports main"
-	has_not "the machine's apt"
+	refute_output --partial "the machine's apt"
 }
 
 @test "bases: one that was chosen stays when apt learns of a newer one" {
@@ -62,14 +62,14 @@ have()
 	host
 	echo "linux-source-7.3 7.3.10-1~bpo13+1" | fake_apt
 	host
-	is "${lines[-1]}" "backports 7.3.9-1~bpo13+1 $TOP/build-7.3"
+	assert_equal "${lines[-1]}" "backports 7.3.9-1~bpo13+1 $TOP/build-7.3"
 }
 
 @test "bases: backports that offer it no more are a skip that passes, loudly" {
 	host VERB=test
-	good
-	has "*** BASE=7.3 is SKIPPED"
-	is "${lines[-1]}" "0 passed, 0 failed, 1 skipped"
+	assert_success
+	assert_output --partial "*** BASE=7.3 is SKIPPED"
+	assert_equal "${lines[-1]}" "0 passed, 0 failed, 1 skipped"
 }
 
 @test "bases: backports that offer it no more are an error of what makes something" {
@@ -80,13 +80,13 @@ have()
 @test "bases: a mirror that cannot be reached is an error, not a skip" {
 	host APT_RC=100 VERB=test
 	[[ $status -ne 0 ]]
-	has FAILED
-	has_not SKIPPED
+	assert_output --partial FAILED
+	refute_output --partial SKIPPED
 }
 
 @test "bases: overlay files of the selftests go where the base has its own" {
 	run lab 'printf "%s\n" tools/testing/selftests/kvm/{x86_64,include/x86_64,lib/aarch64}/a virt/kvm/x86_64/b | placed'
-	is "${lines[*]}" "tools/testing/selftests/kvm/x86/a tools/testing/selftests/kvm/include/x86/a tools/testing/selftests/kvm/lib/arm64/a virt/kvm/x86_64/b"
+	assert_equal "${lines[*]}" "tools/testing/selftests/kvm/x86/a tools/testing/selftests/kvm/include/x86/a tools/testing/selftests/kvm/lib/arm64/a virt/kvm/x86_64/b"
 	BASE=6.12 run lab 'echo tools/testing/selftests/kvm/x86_64/a | placed'
-	is "$output" tools/testing/selftests/kvm/x86_64/a
+	assert_equal "$output" tools/testing/selftests/kvm/x86_64/a
 }

@@ -36,9 +36,9 @@ table()
 # worse TEXT: just that is said to be wrong
 worse()
 {
-	is "$status" 1
-	is "${lines[-1]}" "$1"
-	is "$(grep -c ' <-$' <<<"$output")" 1
+	assert_equal "$status" 1
+	assert_equal "${lines[-1]}" "$1"
+	assert_equal "$(grep -c ' <-$' <<<"$output")" 1
 }
 
 # recorded KEY: which file is compared with
@@ -46,7 +46,7 @@ recorded()
 {
 	echo "# $1" >"$TMP/recorded"
 	run lab 'bench_key() { echo "Linux 6.12.117+deb12-amd64, QEMU 7.2"; }; BENCH_RECORD=$1; bench_recorded' "$TMP/recorded"
-	good
+	assert_success
 }
 
 # count [SETTING]: four boots, with something wrong
@@ -59,37 +59,37 @@ count()
 disbelieved()
 {
 	count "$2"
-	is "$status" 1
-	has "$1"
-	gone "$BUILD/bench/ours"
+	assert_equal "$status" 1
+	assert_output --partial "$1"
+	assert_not_exists "$BUILD/bench/ours"
 }
 
 @test "bench: the table has base, ours and their ratio, in the list's order" {
 	figures ours 50 80 100
 	table
-	good
-	is "$(awk 'NR > 1 { print $(NF - 2), $(NF - 1), $NF }' <<<"$output")" \
+	assert_success
+	assert_equal "$(awk 'NR > 1 { print $(NF - 2), $(NF - 1), $NF }' <<<"$output")" \
 		$'10,000 50 1/200\n40 80 2.00\n100 100 1.00'
-	has_not '<-'
+	refute_output --partial '<-'
 }
 
 @test "bench: worse than the base is more than 2 % and 20" {
 	figures ours 10200 80 100
 	table
-	good
+	assert_success
 	figures ours 10201 80 100
 	table
 	worse "miss: 10201 is worse than 10000 on the base"
 	figures base 100 40 100
 	figures ours 120 80 100
 	table
-	good
+	assert_success
 }
 
 @test "bench: a bar stands in for the base" {
 	figures ours 5000 90 100
 	table
-	good
+	assert_success
 	figures ours 5000 91 100
 	table
 	worse "miss_1: 91 is above its bar of 90"
@@ -99,7 +99,7 @@ disbelieved()
 	sed -i 's/^miss base/miss never/' "$TMP/list"
 	figures ours 10000 80 200
 	table
-	good
+	assert_success
 	figures ours 10001 80 200
 	table
 	worse "miss: 10001 is worse than 10000 on the base"
@@ -109,7 +109,7 @@ disbelieved()
 	sed -i 's/^miss base/miss base-1000/; s/^miss_1 90/miss_1 base*0.5/' "$TMP/list"
 	figures ours 9000 20 200
 	table
-	good
+	assert_success
 	figures ours 9001 20 200
 	table
 	worse "miss: 9001 is above its bar of 9000"
@@ -122,7 +122,7 @@ disbelieved()
 	sed -i 's/^miss_1 90/miss_1 new:90/' "$TMP/list"
 	sed -i /miss_1/d "$TMP/base"
 	table
-	good
+	assert_success
 	sed -i 's/^miss_1 80/miss_1 91/' "$TMP/ours"
 	table
 	worse "miss_1: 91 is above its bar of 90"
@@ -131,7 +131,7 @@ disbelieved()
 @test "bench: worse than recorded fails, though better than the base" {
 	figures recorded 5000 80 200
 	table
-	good
+	assert_success
 	figures ours 5101 80 200
 	table
 	worse "miss: 5101 is worse than 5000, which is recorded"
@@ -144,35 +144,35 @@ disbelieved()
 	figures recorded 5000 80 200
 	sed -i /miss_1/d "$TMP"/{base,ours,recorded}
 	table
-	is "$status" 1
-	has "miss_1: the base has no figure"
-	has "miss_1: the series has no figure"
-	has "miss_1: no figure is recorded"
+	assert_equal "$status" 1
+	assert_output --partial "miss_1: the base has no figure"
+	assert_output --partial "miss_1: the series has no figure"
+	assert_output --partial "miss_1: no figure is recorded"
 }
 
 @test "bench: a figure that is no case fails" {
 	echo 'mist 1' >>"$TMP/ours"
 	table
-	is "$status" 1
-	has "mist: is not in the list"
+	assert_equal "$status" 1
+	assert_output --partial "mist: is not in the list"
 }
 
 @test "bench: recorded figures are for one kernel and QEMU, and others are told so" {
 	recorded "Linux 6.12.117+deb12-amd64, QEMU 7.2"
-	is "$output" "$TMP/recorded"
+	assert_equal "$output" "$TMP/recorded"
 	for k in "Linux 6.12.120+deb12-amd64, QEMU 7.2" "Linux 6.12.117+deb12-amd64, QEMU 10.0"; do
 		recorded "$k"
-		has "not compared"
-		has "$k"
-		is "$(grep -cxF "$TMP/recorded" <<<"$output")" 0
+		assert_output --partial "not compared"
+		assert_output --partial "$k"
+		assert_equal "$(grep -cxF "$TMP/recorded" <<<"$output")" 0
 	done
 }
 
 @test "bench: both kernels are booted, and their figures taken" {
 	count
-	good
-	is "$(cat "$BUILD/bench/base")" $'miss 5\nmemory 100'
-	is "$(cat "$BUILD/bench/ours")" $'miss 5\nmemory 100'
+	assert_success
+	assert_equal "$(cat "$BUILD/bench/base")" $'miss 5\nmemory 100'
+	assert_equal "$(cat "$BUILD/bench/ours")" $'miss 5\nmemory 100'
 }
 
 @test "bench: figures that do not repeat are an error" {
@@ -197,12 +197,12 @@ disbelieved()
 	echo 'the plot' >"$BUILD/bench/invalidation.svg"
 	for _ in 1 2; do
 		run lab 'BASE_KIND=debian TOP=$1 BENCH_RECORD=$1/lab/recorded; bench_key() { echo "Linux 6.12"; }; bench_record' "$TMP/repo"
-		good
+		assert_success
 	done
-	is "$(head -n 2 "$TMP/repo/lab/recorded")" $'# Linux 6.12\nmiss 5000'
-	is "$(grep -cE '^(a|b|the table|<!-- .* -->)$' "$TMP/repo/docs/figures.md")" 5
-	is "$(grep -c old "$TMP/repo/docs/figures.md")" 0
-	is "$(cat "$TMP/repo/docs/bench.svg")" "the plot"
+	assert_equal "$(head -n 2 "$TMP/repo/lab/recorded")" $'# Linux 6.12\nmiss 5000'
+	assert_equal "$(grep -cE '^(a|b|the table|<!-- .* -->)$' "$TMP/repo/docs/figures.md")" 5
+	assert_equal "$(grep -c old "$TMP/repo/docs/figures.md")" 0
+	assert_equal "$(cat "$TMP/repo/docs/bench.svg")" "the plot"
 }
 
 @test "bench: nvhe has figures, and a place in docs/figures.md, of its own" {
@@ -213,11 +213,11 @@ disbelieved()
 	echo 'the table' >"$BUILD/bench.nvhe/table.txt"
 	export PLATFORM=nvhe
 	run lab 'BASE_KIND=debian TOP=$1 BENCH_RECORD=$1/lab/recorded; bench_key() { echo "Linux 6.12"; }; bench_record' "$TMP/repo"
-	good
-	is "$(head -n 2 "$TMP/repo/docs/figures.md" | tail -n 1)" old
-	is "$(grep -c 'the table' "$TMP/repo/docs/figures.md")" 1
-	is "$(grep -c svg "$TMP/repo/docs/figures.md")" 0
-	gone "$TMP/repo/docs/bench.svg"
+	assert_success
+	assert_equal "$(head -n 2 "$TMP/repo/docs/figures.md" | tail -n 1)" old
+	assert_equal "$(grep -c 'the table' "$TMP/repo/docs/figures.md")" 1
+	assert_equal "$(grep -c svg "$TMP/repo/docs/figures.md")" 0
+	assert_not_exists "$TMP/repo/docs/bench.svg"
 }
 
 @test "bench: other back ends and kernels are refused" {

@@ -14,53 +14,53 @@ setup()
 lost()
 {
 	run lab 'lost "$@"' "$@"
-	good
+	assert_success
 }
 
 @test "config: nothing is lost where all survived" {
 	printf '# a comment\nCONFIG_KVM=y\nCONFIG_NR_CPUS=4\n\n# CONFIG_SMP is not set\nCONFIG_CMDLINE="a=b c"\n' >frag
 	printf 'CONFIG_CMDLINE="a=b c"\nCONFIG_NR_CPUS=4\nCONFIG_KVM=y\nCONFIG_OTHER=y\n# CONFIG_SMP is not set\n' >.config
 	lost frag .config
-	is "$output" ""
+	assert_equal "$output" ""
 }
 
 @test "config: a symbol that is gone is named, with its fragment" {
 	echo CONFIG_KVM=y >x86_64
 	echo CONFIG_OTHER=y >.config
 	lost x86_64 .config
-	has CONFIG_KVM
-	has x86_64
-	has_not CONFIG_OTHER
+	assert_output --partial CONFIG_KVM
+	assert_output --partial x86_64
+	refute_output --partial CONFIG_OTHER
 }
 
 @test "config: a symbol that was turned off is named" {
 	printf 'CONFIG_KVM=y\nCONFIG_EXPERT=y\n' >frag
 	printf '# CONFIG_KVM is not set\nCONFIG_EXPERT=y\n' >.config
 	lost frag .config
-	has CONFIG_KVM
-	has_not CONFIG_EXPERT
+	assert_output --partial CONFIG_KVM
+	refute_output --partial CONFIG_EXPERT
 }
 
 @test "config: a symbol with another value is named" {
 	printf 'CONFIG_NR_CPUS=4\nCONFIG_KVM=y\nCONFIG_CMDLINE="a"\n' >frag
 	printf 'CONFIG_NR_CPUS=64\nCONFIG_KVM=m\nCONFIG_CMDLINE="a b"\n' >.config
 	lost frag .config
-	is "$(wc -l <<<"$output")" 3
+	assert_equal "$(wc -l <<<"$output")" 3
 }
 
 @test "config: a symbol that should be off and is on is named" {
 	printf '# CONFIG_SLUB_TINY is not set\nCONFIG_SMP=n\n' >frag
 	printf 'CONFIG_SLUB_TINY=y\nCONFIG_SMP=y\n' >.config
 	lost frag .config
-	has CONFIG_SLUB_TINY
-	has CONFIG_SMP
+	assert_output --partial CONFIG_SLUB_TINY
+	assert_output --partial CONFIG_SMP
 }
 
 @test "config: a symbol that should be off may be absent" {
 	printf '# CONFIG_SLUB_TINY is not set\nCONFIG_SMP=n\n' >frag
 	printf '# CONFIG_SMP is not set\n' >.config
 	lost frag .config
-	is "$output" ""
+	assert_equal "$output" ""
 }
 
 @test "config: of several fragments the last one counts" {
@@ -68,23 +68,23 @@ lost()
 	printf '# CONFIG_SLUB_TINY is not set\nCONFIG_KASAN=y\n' >two
 	printf '# CONFIG_SLUB_TINY is not set\nCONFIG_KVM=y\nCONFIG_KASAN=y\n' >.config
 	lost one two .config
-	is "$output" ""
+	assert_equal "$output" ""
 	lost two one .config
-	is "$(wc -l <<<"$output")" 1
-	has CONFIG_SLUB_TINY
-	has one
+	assert_equal "$(wc -l <<<"$output")" 1
+	assert_output --partial CONFIG_SLUB_TINY
+	assert_output --partial one
 }
 
 @test "config: a kernel is its architecture, its variant, and both together" {
 	touch "$TOP"/configs/{x86_64,arm64,debug,debug.x86_64,kcsan,rt}
 	run lab 'for v in debug.x86_64 debug.arm64 kcsan.x86_64 rt.arm64 arm64; do fragments "$v" | sed "s|.*/||" | tr "\n" " "; echo; done'
-	is "$output" $'x86_64 debug debug.x86_64 \narm64 debug \nx86_64 kcsan \narm64 rt \narm64 '
+	assert_equal "$output" $'x86_64 debug debug.x86_64 \narm64 debug \nx86_64 kcsan \narm64 rt \narm64 '
 }
 
 @test "config: the base has no symbols of the series" {
 	touch "$TOP"/configs/{arm64,debug,6.12.series.arm64}
 	run lab 'for w in "" base; do fragments debug.arm64 $w | sed "s|.*/||" | tr "\n" " "; echo; done'
-	is "$output" $'arm64 6.12.series.arm64 debug \narm64 debug '
+	assert_equal "$output" $'arm64 6.12.series.arm64 debug \narm64 debug '
 }
 
 @test "config: a lost symbol fails the step, and leaves no .config" {
@@ -95,7 +95,7 @@ lost()
 	chmod +x bin/make
 	PATH=$TMP/bin:$PATH run lab 'kernel_config src "$1" arm64' "$TMP/k"
 	bad CONFIG_KVM
-	gone k/.config
+	assert_not_exists k/.config
 }
 
 @test "config: a kernel is configured again when the series has another symbol" {
@@ -111,6 +111,6 @@ lost()
 		kernel debug.x86_64
 		echo "config NEW" >>"$TREE/virt/kvm/Kconfig"
 		kernel debug.x86_64' "$TMP"
-	good
-	is "$output" $'configure\nconfigure'
+	assert_success
+	assert_equal "$output" $'configure\nconfigure'
 }

@@ -40,41 +40,41 @@ go()
 
 @test "debian: the other release's sources are those of Debian, with the suite's name changed" {
 	go 'debian_sources trixie'
-	good
-	is "$output" "deb http://deb.debian.org/debian-security/ trixie-security main
+	assert_success
+	assert_equal "$output" "deb http://deb.debian.org/debian-security/ trixie-security main
 deb http://deb.debian.org/debian/ trixie main
 deb http://deb.debian.org/debian/ trixie-updates main"
 }
 
 @test "debian: the closing lines of the verbs are summed up" {
 	VERBS='run test' go verb_test_debian
-	good
-	is "${lines[-1]}" "6 passed, 0 failed, 2 skipped"
+	assert_success
+	assert_equal "${lines[-1]}" "6 passed, 0 failed, 2 skipped"
 }
 
 @test "debian: a verb without a closing line counts as one" {
 	echo 'echo all checks passed' >"$TMP/says"
 	VERBS='check' go verb_test_debian
-	good
-	is "${lines[-1]}" "1 passed, 0 failed, 0 skipped"
+	assert_success
+	assert_equal "${lines[-1]}" "1 passed, 0 failed, 0 skipped"
 	echo 'echo some failed; exit 2' >"$TMP/says"
 	VERBS='check' go verb_test_debian
-	is "$status" 1
-	is "${lines[-1]}" "0 passed, 1 failed, 0 skipped"
+	assert_equal "$status" 1
+	assert_equal "${lines[-1]}" "0 passed, 1 failed, 0 skipped"
 }
 
 @test "debian: a verb that fails is a failure though its closing line has none" {
 	echo 'exit 2' >>"$TMP/says"
 	go verb_test_debian
-	is "$status" 1
-	is "${lines[-1]}" "3 passed, 1 failed, 1 skipped"
+	assert_equal "$status" 1
+	assert_equal "${lines[-1]}" "3 passed, 1 failed, 1 skipped"
 }
 
 @test "debian: nothing of the root is left" {
 	go verb_test_debian
-	gone "$BUILD/debian/trixie/root"
+	assert_not_exists "$BUILD/debian/trixie/root"
 	go 'debian_root() { mkdir -p "$1"; false; }; verb_test_debian'
-	gone "$BUILD/debian/trixie/root"
+	assert_not_exists "$BUILD/debian/trixie/root"
 }
 
 @test "debian: without root it says so, and what to type" {
@@ -87,25 +87,25 @@ deb http://deb.debian.org/debian/ trixie-updates main"
 	fake apt-cache 'exit 0'
 	fake dpkg-query 'exit 1'
 	go verb_test_debian
-	good
-	has "*** Debian trixie is SKIPPED: apt has no mmdebstrap ***"
-	is "${lines[-1]}" "0 passed, 0 failed, 1 skipped"
+	assert_success
+	assert_output --partial "*** Debian trixie is SKIPPED: apt has no mmdebstrap ***"
+	assert_equal "${lines[-1]}" "0 passed, 0 failed, 1 skipped"
 	fake unshare 'exit 1'
 	go verb_test_debian
-	good
-	has "no right to mount"
+	assert_success
+	assert_output --partial "no right to mount"
 	go 'debian_obstacle() { :; }; debian_root() { echo no key >&2; false; }; verb_test_debian'
-	good
-	has "SKIPPED: mmdebstrap fails"
-	has "no key"
+	assert_success
+	assert_output --partial "SKIPPED: mmdebstrap fails"
+	assert_output --partial "no key"
 }
 
 @test "debian: without room for a root it is a skip, loudly" {
 	room 5
 	go verb_test_debian
-	good
-	has "SKIPPED: $BUILD has 5 GiB free, 6 are needed; make room"
-	is "${lines[-1]}" "0 passed, 0 failed, 1 skipped"
+	assert_success
+	assert_output --partial "SKIPPED: $BUILD has 5 GiB free, 6 are needed; make room"
+	assert_equal "${lines[-1]}" "0 passed, 0 failed, 1 skipped"
 }
 
 @test "debian: interrupted while the root is made, it ends at once, and the root goes" {
@@ -121,5 +121,5 @@ deb http://deb.debian.org/debian/ trixie-updates main"
 	kill -TERM "$(cat "$TMP/pid")"
 	wait "$child" || :
 	[[ $SECONDS -lt 15 ]] || fail "it took $SECONDS s"
-	gone "$BUILD/debian/trixie/root"
+	assert_not_exists "$BUILD/debian/trixie/root"
 }

@@ -44,14 +44,14 @@ fits()
 not_for()
 {
 	[[ $status -ne 0 ]] || fail 'it should not fit'
-	has "kvm-gpc is not for"
-	has "$1"
+	assert_output --partial "kvm-gpc is not for"
+	assert_output --partial "$1"
 }
 
 @test "dkms: a later kernel that changes nothing in KVM on x86 fits" {
 	fits
-	good
-	is "$output" ""
+	assert_success
+	assert_equal "$output" ""
 }
 
 @test "dkms: a later kernel that changes KVM does not, and a change is named" {
@@ -68,10 +68,10 @@ not_for()
 	rm "$TMP/doc/linux-headers-$REL/changelog.Debian.gz"
 	headers_are 6.12.117-1~deb12u1
 	fits
-	good
+	assert_success
 	headers_are 6.12.117-1
 	fits
-	good
+	assert_success
 }
 
 @test "dkms: a later kernel of which nothing is known does not fit" {
@@ -87,7 +87,7 @@ not_for()
 	mkdir "$TMP/etc"
 	touch "$TMP/etc/kvm-gpc-any"
 	fits
-	good
+	assert_success
 	fits 6.1.0-40-amd64
 	not_for "Debian's 6.12"
 }
@@ -121,5 +121,5 @@ not_for()
 	base_files "$TMP/linux"
 	KDIR=$TMP/linux run verb dkms
 	bad KDIR
-	is "$(find "$BUILD" -name "*.deb")" ""
+	assert_equal "$(find "$BUILD" -name "*.deb")" ""
 }

@@ -3,6 +3,10 @@
 # What the lab's tests share: a scratch repository with a copy of the lab in it, a
 # base of a few lines, a series of three patches. No network, root, QEMU or kernel.
 
+bats_load_library bats-support
+bats_load_library bats-assert
+bats_load_library bats-file
+
 LAB=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd -P)
 BASE_VERSION=6.12.117-1
 export LC_ALL=C
@@ -191,32 +195,6 @@ tree_setup()
 
 # --- claims ---------------------------------------------------------------
 
-fail()
-{
-	printf '%s\n' "$@"
-	return 1
-}
-
-has()
-{
-	[[ $output = *"$1"* ]] || fail "not said: $1" "but (status $status):" "$output"
-}
-
-has_not()
-{
-	[[ $output != *"$1"* ]] || fail "should not be said: $1" "in (status $status):" "$output"
-}
-
-is()
-{
-	[[ $1 = "$2" ]] || fail "is:" "$1" "should be:" "$2"
-}
-
-good()
-{
-	[[ $status -eq 0 ]] || fail "status $status:" "$output"
-}
-
 # bad TEXT...: it failed, and one line of error has all of TEXT
 bad()
 {
@@ -228,9 +206,4 @@ bad()
 	for text; do
 		[[ $line = *"$text"* ]] || fail "the error does not say: $text" "but:" "$output"
 	done
-}
-
-gone()
-{
-	[[ ! -e $1 && ! -L $1 ]] || fail "$1 is still there"
 }

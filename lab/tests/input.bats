@@ -16,9 +16,9 @@ setup()
 refused()
 {
 	bad "$@"
-	has_not "the test ran"
-	has_not FAILED
-	is "$(find "$BUILD" -mindepth 1 ! -name .lock ! -name logs)" ""
+	refute_output --partial "the test ran"
+	refute_output --partial FAILED
+	assert_equal "$(find "$BUILD" -mindepth 1 ! -name .lock ! -name logs)" ""
 }
 
 verbs()
@@ -33,7 +33,7 @@ verbs()
 
 @test "input: no verb is help, which names every verb of the Makefile" {
 	run verb
-	good
+	assert_success
 	for v in $(verbs); do
 		[[ $v = help || $output = *"make $v "* ]] || fail "help has no $v"
 	done
@@ -103,7 +103,7 @@ verbs()
 	run lab 'need() { :; }; prepare() { BASE_KIND=debian; }; run_on() { echo BOOTED; }
 		PLATFORM=svm TESTS=psci_test; verb_run'
 	bad TESTS svm
-	has_not BOOTED
+	refute_output --partial BOOTED
 }
 
 # Refusals that want a base first.
@@ -118,13 +118,13 @@ variants()
 @test "input: an unknown VARIANT of run" {
 	VARIANT=fast variants verb_run
 	bad VARIANT=fast stock debug
-	has_not DID
+	refute_output --partial DID
 }
 
 @test "input: an unknown VARIANT of test" {
 	VARIANT=fast variants 'lab_tests() { :; }; verb_test'
 	bad VARIANT=fast stock debug
-	has_not DID
+	refute_output --partial DID
 }
 
 @test "input: a VARIANT of the other architecture" {
@@ -139,17 +139,17 @@ variants()
 @test "input: a VARIANT of the other architecture ends run and test" {
 	VARIANT=arm64 variants verb_run
 	bad VARIANT=arm64
-	has_not DID
+	refute_output --partial DID
 	VARIANT=stock PLATFORM=vhe variants 'lab_tests() { :; }; verb_test'
 	bad VARIANT=stock
-	has_not DID
+	refute_output --partial DID
 }
 
 @test "input: a VARIANT that has no modules" {
 	for v in debug kcsan arm64 fast ..; do
 		VARIANT=$v variants verb_modules
 		bad "VARIANT=$v"
-		has_not DID
+		refute_output --partial DID
 	done
 }
 
@@ -157,7 +157,7 @@ variants()
 	run lab 'BASE_KIND=debian; for v in "" stock rt debug kcsan; do VARIANT=$v; variant_of svm; done
 		for v in "" arm64 rt debug kcsan 16k 64k; do VARIANT=$v; variant_of vhe; done
 		VARIANT= BASE_KIND=tarball; variant_of svm'
-	is "$(xargs <<<"$output")" \
+	assert_equal "$(xargs <<<"$output")" \
 		"stock stock rt debug.x86_64 kcsan.x86_64 arm64 arm64 rt.arm64 debug.arm64 kcsan.arm64 16k.arm64 64k.arm64 x86_64"
 }
 
@@ -169,7 +169,7 @@ variants()
 	bad another
 	exec 8>&-
 	run verb clean
-	good
+	assert_success
 }
 
 @test "input: too little disk space" {
@@ -177,7 +177,7 @@ variants()
 	run lab 'need_space "$CACHE" 6'
 	bad "$CACHE" "1 GiB" XDG_CACHE_HOME
 	run lab 'need_space "$CACHE" 1'
-	good
+	assert_success
 }
 
 @test "input: a cache that cannot be made" {
@@ -197,7 +197,7 @@ variants()
 	sed 's/\$EUID/1000/g' "$LAB/lib/deps.sh" >"$TMP/deps.sh"
 	PATH=$BIN run lab '. "$1"; need svm' "$TMP/deps.sh"
 	bad "apt-get install qemu-system-x86"
-	has_not "the test ran"
+	refute_output --partial "the test ran"
 }
 
 @test "input: an emulator that is not there" {

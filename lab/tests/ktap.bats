@@ -21,7 +21,7 @@ runs()
 ktap()
 {
 	run lab 'ktap svm "$@"' "$TMP/ktap" "$@"
-	good
+	assert_success
 	output=${output//$'\t'/|}
 }
 
@@ -43,7 +43,7 @@ ktap()
 	not ok 3 selftests: kvm: kvm_clock_test # exit=254
 	END
 	ktap steal_time xen_shinfo_test kvm_clock_test
-	is "${#lines[@]}" 3
+	assert_equal "${#lines[@]}" 3
 	[[ $output = *"svm|steal_time|pass|"* ]]
 	[[ $output = *"svm|xen_shinfo_test|skip|"*"Requirement not met: kvm_has_cap(KVM_CAP_XEN_HVM)"* ]]
 	[[ $output = *"svm|kvm_clock_test|fail|exit=254"*"Assertion"* ]]
@@ -72,10 +72,10 @@ ktap()
 	not ok 1 selftests: kvm: gpc_clock_test # exit=1
 	END
 	ktap gpc_clock_test
-	is "$(grep -v '|fail|' <<<"$output")" \
+	assert_equal "$(grep -v '|fail|' <<<"$output")" \
 		$'svm|gpc_clock_test: gpc_clock.follows|pass|\nsvm|gpc_clock_test: gpc_clock.swaps|skip|no swap in use'
-	is "$(grep -c '|fail|' <<<"$output")" 1
-	has 'svm|gpc_clock_test: gpc_clock.stays|fail|'
+	assert_equal "$(grep -c '|fail|' <<<"$output")" 1
+	assert_output --partial 'svm|gpc_clock_test: gpc_clock.stays|fail|'
 }
 
 @test "ktap: TEST_REQUIRE in a case skips that case, with the reason" {
@@ -98,8 +98,8 @@ ktap()
 	ok 1 selftests: kvm: gpc_clock_test
 	END
 	ktap gpc_clock_test
-	is "${#lines[@]}" 2
-	has 'svm|gpc_clock_test: gpc_clock.follows|pass|'
+	assert_equal "${#lines[@]}" 2
+	assert_output --partial 'svm|gpc_clock_test: gpc_clock.follows|pass|'
 	[[ $output = *'svm|gpc_clock_test: gpc_clock.requires|skip|'*'Requirement not met: kvm_has_cap(X)'* ]]
 }
 
@@ -114,8 +114,8 @@ ktap()
 	ok 1 selftests: kvm: set_id_regs
 	END
 	ktap set_id_regs
-	is "$(grep -c '|skip|' <<<"$output") $(grep -c '|pass|' <<<"$output") ${#lines[@]}" "1 1 2"
-	has 'ID_AA64SMFR0_EL1 is not there'
+	assert_equal "$(grep -c '|skip|' <<<"$output") $(grep -c '|pass|' <<<"$output") ${#lines[@]}" "1 1 2"
+	assert_output --partial 'ID_AA64SMFR0_EL1 is not there'
 }
 
 @test "ktap: fewer cases than planned is a failure" {
@@ -127,8 +127,8 @@ ktap()
 	ok 1 selftests: kvm: gpc_clock_test
 	END
 	ktap gpc_clock_test
-	has 'svm|gpc_clock_test|fail|planned 3 cases, saw 1'
-	has 'svm|gpc_clock_test: gpc_clock.follows|pass|'
+	assert_output --partial 'svm|gpc_clock_test|fail|planned 3 cases, saw 1'
+	assert_output --partial 'svm|gpc_clock_test: gpc_clock.follows|pass|'
 }
 
 @test "ktap: cases planned and none reported is a failure" {
@@ -139,8 +139,8 @@ ktap()
 	ok 1 selftests: kvm: gpc_clock_test
 	END
 	ktap gpc_clock_test
-	has 'svm|gpc_clock_test|fail|'
-	has_not '|pass|'
+	assert_output --partial 'svm|gpc_clock_test|fail|'
+	refute_output --partial '|pass|'
 }
 
 @test "ktap: a plan of one test is not held against the next" {
@@ -157,9 +157,9 @@ ktap()
 	not ok 3 selftests: kvm: xen_vmcall_test # exit=2
 	END
 	ktap gpc_clock_test steal_time
-	has 'svm|steal_time|pass|'
-	is "$(grep 'steal\|xen' <<<"$output" | grep -c 'Expected\|exit=1' || :)" 0
-	is "${#lines[@]}" 3
+	assert_output --partial 'svm|steal_time|pass|'
+	assert_equal "$(grep 'steal\|xen' <<<"$output" | grep -c 'Expected\|exit=1' || :)" 0
+	assert_equal "${#lines[@]}" 3
 }
 
 @test "ktap: a crash with no case that failed is a failure of the test" {
@@ -173,7 +173,7 @@ ktap()
 	END
 	ktap gpc_clock_test
 	[[ $output = *'svm|gpc_clock_test|fail|exit=139'* ]]
-	is "$(grep -c '|pass|' <<<"$output")" 2
+	assert_equal "$(grep -c '|pass|' <<<"$output")" 2
 }
 
 @test "ktap: a crash before the first case is a failure, with exit status and assertion" {
@@ -190,7 +190,7 @@ ktap()
 	ktap gpc_clock_test steal_time
 	[[ $output = *'svm|gpc_clock_test|fail|exit=254'*Assertion* ]]
 	[[ $output = *'svm|steal_time|fail|exit=139'* ]]
-	is "${#lines[@]}" 2
+	assert_equal "${#lines[@]}" 2
 }
 
 @test "ktap: a crash in mid-plan keeps the failed case and says what is missing" {
@@ -202,8 +202,8 @@ ktap()
 	not ok 1 selftests: kvm: gpc_clock_test # exit=139
 	END
 	ktap gpc_clock_test
-	has 'svm|gpc_clock_test: gpc_clock.follows|fail|'
-	has 'svm|gpc_clock_test|fail|planned 3 cases, saw 1'
+	assert_output --partial 'svm|gpc_clock_test: gpc_clock.follows|fail|'
+	assert_output --partial 'svm|gpc_clock_test|fail|planned 3 cases, saw 1'
 }
 
 @test "ktap: a test that took too long is a failure that says so" {
@@ -229,28 +229,28 @@ ktap()
 	sed -i '/lab: done/d' "$TMP/ktap"
 	printf '# ok 2 gpc_clo' >>"$TMP/ktap"
 	ktap steal_time gpc_clock_test xen_shinfo_test
-	has 'svm|steal_time|pass|'
-	has 'svm|gpc_clock_test|fail|did not finish'
-	has 'svm|xen_shinfo_test|fail|did not finish'
-	has 'svm|boot|fail|'
+	assert_output --partial 'svm|steal_time|pass|'
+	assert_output --partial 'svm|gpc_clock_test|fail|did not finish'
+	assert_output --partial 'svm|xen_shinfo_test|fail|did not finish'
+	assert_output --partial 'svm|boot|fail|'
 }
 
 @test "ktap: tests all done without the end marker is a failure of the boot" {
 	runs <<<'ok 1 selftests: kvm: steal_time' | sed '/lab: done/d' >"$TMP/ktap"
 	ktap steal_time
-	is "$(grep -v '|pass|' <<<"$output" | cut -d'|' -f1-3)" "svm|boot|fail"
+	assert_equal "$(grep -v '|pass|' <<<"$output" | cut -d'|' -f1-3)" "svm|boot|fail"
 }
 
 @test "ktap: nothing at all fails every test and the boot" {
 	: >"$TMP/ktap"
 	ktap steal_time xen_shinfo_test
-	is "$(grep -c '|fail|' <<<"$output") ${#lines[@]}" "3 3"
+	assert_equal "$(grep -c '|fail|' <<<"$output") ${#lines[@]}" "3 3"
 }
 
 @test "ktap: no /dev/kvm fails every test" {
 	printf '# lab: there is no /dev/kvm\n# lab: done\n' >"$TMP/ktap"
 	ktap steal_time xen_shinfo_test
-	is "$(cut -d'|' -f2,3 <<<"$output")" $'steal_time|fail\nxen_shinfo_test|fail'
+	assert_equal "$(cut -d'|' -f2,3 <<<"$output")" $'steal_time|fail\nxen_shinfo_test|fail'
 }
 
 @test "ktap: a serial line's line ends make no difference" {
@@ -269,18 +269,18 @@ ktap()
 	plain=$output
 	sed -i 's/$/\r/' "$TMP/ktap"
 	ktap gpc_clock_test xen_shinfo_test
-	is "$output" "$plain"
-	is "${#lines[@]}" 3
+	assert_equal "$output" "$plain"
+	assert_equal "${#lines[@]}" 3
 }
 
 @test "ktap: a tab in a reason does not make a column" {
 	printf '# selftests: kvm: a\n# 1..0 # SKIP one\ttwo\nok 1 selftests: kvm: a # SKIP\n# lab: done\n' >"$TMP/ktap"
 	ktap a
-	is "$output" "svm|a|skip|one two"
+	assert_equal "$output" "svm|a|skip|one two"
 }
 
 @test "ktap: what ran without being asked for is shown too" {
 	runs >"$TMP/ktap" <<<'not ok 1 selftests: kvm: other_test # exit=1'
 	ktap
-	has 'svm|other_test|fail|exit=1'
+	assert_output --partial 'svm|other_test|fail|exit=1'
 }

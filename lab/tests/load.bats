@@ -40,13 +40,13 @@ kvm_is()
 load_()
 {
 	run lab 'as_root() { "$@"; }; need() { die "nothing was refused"; }; verb_load'
-	has_not 'the test ran'
+	refute_output --partial 'the test ran'
 }
 
 unload_()
 {
 	run lab 'as_root() { "$@"; }; verb_unload'
-	has_not 'the test ran'
+	refute_output --partial 'the test ran'
 }
 
 @test "load: a machine on which it can work is not refused" {
@@ -163,11 +163,11 @@ unload_()
 	mkdir -p "$TMP/sys/module/m/notes"
 	echo id | tee "$TMP/sys/module/m/notes/.note.gnu.build-id" | xz >"$TMP/m.ko.xz"
 	run bash -c '. "$0/lab/load/load.sh"; is_loaded "$1"' "$TOP" "$TMP/m.ko.xz"
-	is "$output" ''
-	is "$status" 0
+	assert_equal "$output" ''
+	assert_equal "$status" 0
 	echo another | xz >"$TMP/m.ko.xz"
 	run bash -c '. "$0/lab/load/load.sh"; is_loaded "$1"' "$TOP" "$TMP/m.ko.xz"
-	is "$status" 1
+	assert_equal "$status" 1
 }
 
 # lab_is_loaded: what is loaded is not what modprobe finds, TMP/kvm.ko.xz
@@ -185,8 +185,8 @@ lab_is_loaded()
 	objcopy -O binary --only-section=.note.gnu.build-id "$TMP/kvm.ko" 2>/dev/null \
 		"$TMP/sys/module/kvm/notes/.note.gnu.build-id"
 	unload_
-	good
-	has "KVM is $TMP/kvm.ko.xz: nothing to do"
+	assert_success
+	assert_output --partial "KVM is $TMP/kvm.ko.xz: nothing to do"
 }
 
 @test "load: parameters are kept, but not the module's own words" {
@@ -195,24 +195,24 @@ lab_is_loaded()
 	printf 'not required\n' >"$TMP/sys/module/kvm/parameters/vmentry_l1d_flush"
 	printf '(null)\n' >"$TMP/sys/module/kvm/parameters/none"
 	run lab 'parameters kvm'
-	good
-	is "$output" $'halt_poll_ns=200000\nignore_msrs=Y'
+	assert_success
+	assert_equal "$output" $'halt_poll_ns=200000\nignore_msrs=Y'
 }
 
 @test "load: when ours do not work, Debian's are put back with the parameters they had" {
 	own_modules
 	run lab "$SWAP; ours_in() { echo in >>$TMP/did; false; }; verb_load"
 	bad 'do not work' "Debian's are back"
-	is "$(<"$TMP/did")" $'rmmod kvm_amd\nrmmod kvm\nin\nmodprobe kvm halt_poll_ns=7\nmodprobe kvm_amd nested=0'
+	assert_equal "$(<"$TMP/did")" $'rmmod kvm_amd\nrmmod kvm\nin\nmodprobe kvm halt_poll_ns=7\nmodprobe kvm_amd nested=0'
 }
 
 @test "load: unload takes ours out and puts in what modprobe finds, with the parameters" {
 	own_modules
 	lab_is_loaded
 	run lab "$SWAP; verb_unload"
-	good
-	has "KVM is $TMP/kvm.ko.xz again"
-	is "$(<"$TMP/did")" $'rmmod kvm_amd\nrmmod kvm\nmodprobe kvm halt_poll_ns=7\nmodprobe kvm_amd nested=0'
+	assert_success
+	assert_output --partial "KVM is $TMP/kvm.ko.xz again"
+	assert_equal "$(<"$TMP/did")" $'rmmod kvm_amd\nrmmod kvm\nmodprobe kvm halt_poll_ns=7\nmodprobe kvm_amd nested=0'
 }
 
 @test "load: PREBUILT of another kernel, or of none, is refused" {
@@ -227,7 +227,7 @@ lab_is_loaded()
 	fake modinfo 'echo "6.12.117+deb12-amd64 SMP preempt"'
 	PREBUILT=1 run lab "$SWAP; verb_load"
 	bad PREBUILT 6.12.101-1
-	gone "$TMP/did"
+	assert_not_exists "$TMP/did"
 }
 
 @test "load: a module that the kernel does not take is seen while Debian's are in" {
@@ -235,7 +235,7 @@ lab_is_loaded()
 	fake insmod 'echo "insmod: ERROR: could not insert module: Key was rejected by service" >&2; exit 1'
 	run lab "$SWAP; verb_load"
 	bad 'Key was rejected' enrolled
-	gone "$TMP/did"
+	assert_not_exists "$TMP/did"
 }
 
 @test "load: a kernel of another version than apt's source is refused" {
@@ -243,7 +243,7 @@ lab_is_loaded()
 	uname_is x86_64 6.12.117+deb12-amd64 '#1 SMP PREEMPT_DYNAMIC Debian 6.12.117-2~deb12u1 (2026-11-14)'
 	run lab "$SWAP; verb_load"
 	bad 6.12.117-2~deb12u1 6.12.117-1~deb12u1
-	gone "$TMP/did"
+	assert_not_exists "$TMP/did"
 }
 
 # own_modules: nothing is built, and rmmod and modprobe write down that they were called

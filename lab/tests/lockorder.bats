@@ -42,8 +42,8 @@ compare()
 	rst $'kvm->lock --> vcpu->mutex --> kvm->slots_lock\nkvm->slots_lock --> kvm->srcu' >locks.rst
 	chains x86_64 '&kvm->lock &vcpu->mutex &kvm->srcu' '&kvm->lock &kvm->slots_lock &kvm->srcu' '&kvm->srcu &x &kvm->lock'
 	compare x86_64
-	good
-	has '4 locks, 4 pairs stated, 3 of them seen in 3 chains'
+	assert_success
+	assert_output --partial '4 locks, 4 pairs stated, 3 of them seen in 3 chains'
 }
 
 @test "lockorder: one that contradicts is an error, and the chain is shown" {
@@ -51,8 +51,8 @@ compare()
 	chains x86_64 '&kvm->lock &vcpu->mutex' '&kvm->slots_lock &x &kvm->lock &y'
 	compare x86_64
 	bad 'kvm->lock is stated to be taken outside kvm->slots_lock' 'taken inside'
-	has 'kvm->slots_lock --> x --> kvm->lock'
-	has_not '--> y'
+	assert_output --partial 'kvm->slots_lock --> x --> kvm->lock'
+	refute_output --partial '--> y'
 }
 
 @test "lockorder: a contradiction is told once" {
@@ -66,14 +66,14 @@ compare()
 	rst 'kvm->lock --> vcpu->mutex' >locks.rst
 	chains x86_64 '&vcpu->mutex' '&kvm->lock'
 	compare x86_64
-	good
+	assert_success
 }
 
 @test "lockorder: nothing follows from two lines together" {
 	rst $'a --> b\nb --> c' >locks.rst
 	chains x86_64 'c a' 'b'
 	compare x86_64
-	good
+	assert_success
 }
 
 @test "lockorder: a lock that lockdep does not know" {
@@ -97,8 +97,8 @@ compare()
 	} >locks.rst
 	chains x86_64 '&kvm->lock &vcpu->mutex'
 	compare x86_64
-	good
-	has '2 locks, 1 pairs'
+	assert_success
+	assert_output --partial '2 locks, 1 pairs'
 	chains arm64 '&kvm->arch.config_lock &kvm->lock'
 	compare x86_64 arm64
 	bad 'kvm->lock is stated to be taken outside kvm->arch.config_lock'
@@ -130,8 +130,8 @@ compare()
 		echo '# lab: done'
 	} | sed 's/$/\r/' >ktap
 	run lab 'lockdep_chains "$1"' ktap
-	good
-	is "$output" "$(cat saw.x86_64)"
+	assert_success
+	assert_equal "$output" "$(cat saw.x86_64)"
 	sed -i '/^# lockdep: /s/.....$//' ktap
 	run lab 'lockdep_chains "$1"' ktap
 	[[ $status -ne 0 ]]

@@ -29,11 +29,11 @@ top_of_series()
 
 @test "mails: git am of them on the base gives the series, byte for byte" {
 	mails
-	good
+	assert_success
 	am "$BUILD"/series/000[1-9]-*.patch
 	top=$(top_of_series)
-	is "$(git -C "$TMP/am" rev-parse 'HEAD^{tree}')" "$(git -C "$BASE" rev-parse "$top^{tree}")"
-	is "$(git -C "$TMP/am" log --format='%an %ae%n%B' origin/base..)" \
+	assert_equal "$(git -C "$TMP/am" rev-parse 'HEAD^{tree}')" "$(git -C "$BASE" rev-parse "$top^{tree}")"
+	assert_equal "$(git -C "$TMP/am" log --format='%an %ae%n%B' origin/base..)" \
 		"$(git -C "$BASE" log --format='%an %ae%n%B' "base..$top")"
 }
 
@@ -45,24 +45,24 @@ top_of_series()
 		echo "$i.patch" >>"$TOP/patches/6.12/series"
 	done
 	mails
-	good
-	has 'git am '
+	assert_success
+	assert_output --partial 'git am '
 	git clone -q "$BASE" "$TMP/am"
 	eval "cd '$TOP'; set -- $(sed -n 's/.*git am \(.*\), on Linux.*/\1/p' <<<"$output")"
 	printf '%s\n' "$@"
 	git -C "$TMP/am" am -q "${@/#build/$BUILD}"
-	is "$(git -C "$TMP/am" rev-list --count origin/base..)" 11
+	assert_equal "$(git -C "$TMP/am" rev-list --count origin/base..)" 11
 }
 
 @test "mails: the cover letter is filled in from patches/cover" {
 	mails
 	cover=$BUILD/series/0000-cover-letter.patch
 	grep -qx 'Subject: \[PATCH 0/3\] KVM: a cache of guest pages' "$cover"
-	is "$(sed -n '/^This series/,/^It is/p' "$cover")" $'This series is about caches.\n\nIt is short.'
-	is "$(grep -c 'HERE' "$cover" || :)" 0
+	assert_equal "$(sed -n '/^This series/,/^It is/p' "$cover")" $'This series is about caches.\n\nIt is short.'
+	assert_equal "$(grep -c 'HERE' "$cover" || :)" 0
 	grep -q '^  KVM: pfncache: Write it anew$' "$cover"
 	grep -qx "Base: v[0-9.]* of linux-stable, as it is in Debian's linux-source-6.12 $BASE_VERSION" "$cover"
-	is "$(grep -c '^base-commit: ' "$cover" || :)" 0
+	assert_equal "$(grep -c '^base-commit: ' "$cover" || :)" 0
 }
 
 @test "mails: the cover's subject is taken as it stands" {
@@ -76,16 +76,16 @@ top_of_series()
 	sed -i '/^tests/d' "$TOP/patches/6.12/series"
 	git -C "$TOP" rm -rq tools
 	mails
-	good
-	is "$(find "$BUILD/series" -type f | wc -l)" 3
-	is "$(cd "$BUILD" && echo series*)" series
+	assert_success
+	assert_equal "$(find "$BUILD/series" -type f | wc -l)" 3
+	assert_equal "$(cd "$BUILD" && echo series*)" series
 }
 
 @test "mails: an overlay file that no patch adds is refused" {
 	echo x >"$TOP/virt/kvm/stray.c"
 	mails
 	bad virt/kvm/stray.c
-	gone "$BUILD/series"
+	assert_not_exists "$BUILD/series"
 }
 
 @test "mails: the user's own settings of git leave them alone" {
@@ -93,8 +93,8 @@ top_of_series()
 	git config --global format.signOff true
 	git config --global format.attach true
 	mails
-	good
+	assert_success
 	am "$BUILD"/series/000[1-9]-*.patch
 	top=$(top_of_series)
-	is "$(git -C "$TMP/am" log --format=%B%T origin/base..)" "$(git -C "$BASE" log --format=%B%T "base..$top")"
+	assert_equal "$(git -C "$TMP/am" log --format=%B%T origin/base..)" "$(git -C "$BASE" log --format=%B%T "base..$top")"
 }

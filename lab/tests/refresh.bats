@@ -31,9 +31,9 @@ changed()
 # edited.
 taken()
 {
-	good
+	assert_success
 	diff <(echo "$before") <(content)
-	is "$(git -C "$TREE" status --porcelain)" ""
+	assert_equal "$(git -C "$TREE" status --porcelain)" ""
 }
 
 content()
@@ -51,18 +51,18 @@ content()
 
 @test "refresh: without edits nothing happens" {
 	refresh
-	good
-	has nothing
-	is "$(changed)" ""
+	assert_success
+	assert_output --partial nothing
+	assert_equal "$(changed)" ""
 }
 
 @test "refresh: an edit goes into the last patch that touches the file" {
 	edit 's/^main 26$/main twenty-six/; s/^main five$/main FIVE/' virt/kvm/kvm_main.c
 	refresh
 	taken
-	has two.patch
-	is "$(changed)" two.patch
-	is "$(sed -n '5p;25,26p' "$TREE/virt/kvm/kvm_main.c")" $'main FIVE\nmain twenty-five\nmain twenty-six'
+	assert_output --partial two.patch
+	assert_equal "$(changed)" two.patch
+	assert_equal "$(sed -n '5p;25,26p' "$TREE/virt/kvm/kvm_main.c")" $'main FIVE\nmain twenty-five\nmain twenty-six'
 }
 
 @test "refresh: a tree made from nothing has the edits, and nothing is left to refresh" {
@@ -73,9 +73,9 @@ content()
 	cp -r "$TOP/patches/6.12" "$TMP/patches.after"
 	rm -rf "$TREE"
 	lab "$STUB tree"
-	is "$(content)" "$before"
+	assert_equal "$(content)" "$before"
 	refresh
-	has nothing
+	assert_output --partial nothing
 	diff -r "$TMP/patches.after" "$TOP/patches/6.12"
 }
 
@@ -84,7 +84,7 @@ content()
 	edit 's/^host 20$/host twenty/' include/linux/kvm_host.h
 	refresh
 	taken
-	is "$(changed)" "one.patch two.patch"
+	assert_equal "$(changed)" "one.patch two.patch"
 	grep -q '^+x86 twenty$' "$TOP/patches/6.12/two.patch"
 	grep -q '^+host twenty$' "$TOP/patches/6.12/one.patch"
 }
@@ -92,7 +92,7 @@ content()
 @test "refresh: the patch keeps its header, and what it did to other files" {
 	edit 's/^host 20$/host twenty/' include/linux/kvm_host.h
 	refresh
-	is "$(sed '/^---$/q' "$TOP/patches/6.12/one.patch")" "$(sed '/^---$/q' "$TMP/patches.before/one.patch")"
+	assert_equal "$(sed '/^---$/q' "$TOP/patches/6.12/one.patch")" "$(sed '/^---$/q' "$TMP/patches.before/one.patch")"
 	grep -q '^+host ten$' "$TOP/patches/6.12/one.patch"
 	grep -q '^+main five$' "$TOP/patches/6.12/one.patch"
 }
@@ -102,30 +102,30 @@ content()
 	echo edited >>"$TREE/virt/kvm/pfncache.c"
 	refresh
 	taken
-	is "$(grep -hc pfncache.c "$TOP"/patches/6.12/one.patch)" 1
-	is "$(cat "$TOP/virt/kvm/pfncache.c")" $'our cache\nedited'
+	assert_equal "$(grep -hc pfncache.c "$TOP"/patches/6.12/one.patch)" 1
+	assert_equal "$(cat "$TOP/virt/kvm/pfncache.c")" $'our cache\nedited'
 }
 
 @test "refresh: an edit taken back takes the file out of the patch" {
 	edit 's/^host ten$/host 10/' include/linux/kvm_host.h
 	refresh
 	taken
-	is "$(grep -c kvm_host.h "$TOP/patches/6.12/one.patch" || :)" 0
+	assert_equal "$(grep -c kvm_host.h "$TOP/patches/6.12/one.patch" || :)" 0
 }
 
 @test "refresh: a file that no patch touches wants PATCH" {
 	edit "\$a more" Kbuild
 	refresh
 	bad Kbuild PATCH=
-	is "$(changed)" ""
-	is "$(tail -n 1 "$TREE/Kbuild")" more
+	assert_equal "$(changed)" ""
+	assert_equal "$(tail -n 1 "$TREE/Kbuild")" more
 }
 
 @test "refresh: PATCH takes a file that no patch touched" {
 	edit "\$a more" Kbuild
 	PATCH=one.patch refresh
 	taken
-	is "$(changed)" one.patch
+	assert_equal "$(changed)" one.patch
 	grep -q '^+more$' "$TOP/patches/6.12/one.patch"
 }
 
@@ -133,14 +133,14 @@ content()
 	edit 's/^host 20$/host twenty/' include/linux/kvm_host.h
 	PATCH=two.patch refresh
 	taken
-	is "$(changed)" two.patch
+	assert_equal "$(changed)" two.patch
 }
 
 @test "refresh: PATCH is refused where a later patch touches the file" {
 	edit 's/^main five$/main FIVE/' virt/kvm/kvm_main.c
 	PATCH=one.patch refresh
 	bad virt/kvm/kvm_main.c two.patch one.patch
-	is "$(changed)" ""
+	assert_equal "$(changed)" ""
 	grep -q '^main FIVE$' "$TREE/virt/kvm/kvm_main.c"
 }
 
@@ -148,7 +148,7 @@ content()
 	edit 's/^main five$/main FIVE/' virt/kvm/kvm_main.c
 	PATCH=none.patch refresh
 	bad PATCH=none.patch patches/6.12/series
-	is "$(changed)" ""
+	assert_equal "$(changed)" ""
 }
 
 @test "refresh: an entry that is new, with a subject only, takes edits" {
@@ -157,8 +157,8 @@ content()
 	edit "\$a more" Kbuild
 	PATCH=three.patch refresh
 	taken
-	is "$(git -C "$TREE" log -1 --format=%s)" "KVM: More"
-	is "$(git -C "$TREE" show --format= --name-only)" Kbuild
+	assert_equal "$(git -C "$TREE" log -1 --format=%s)" "KVM: More"
+	assert_equal "$(git -C "$TREE" show --format= --name-only)" Kbuild
 }
 
 @test "refresh: a file added to git goes into PATCH, with its exec bit" {
@@ -168,14 +168,14 @@ content()
 	git -C "$TREE" add scripts
 	PATCH=two.patch refresh
 	taken
-	is "$(git -C "$TREE" ls-files -s scripts | awk '{ print $1, $4 }')" \
+	assert_equal "$(git -C "$TREE" ls-files -s scripts | awk '{ print $1, $4 }')" \
 		$'100755 scripts/new.sh\n100644 scripts/new.txt\n100755 scripts/old.sh'
 }
 
 @test "refresh: a new file that git does not know yet is taken or refused, not passed over" {
 	echo new >"$TREE/scripts/new.txt"
 	PATCH=two.patch refresh
-	has scripts/new.txt
+	assert_output --partial scripts/new.txt
 	[[ -e $TREE/scripts/new.txt ]]
 }
 
@@ -184,7 +184,7 @@ content()
 	PATCH=two.patch refresh
 	taken
 	grep -q '^deleted file mode 100755$' "$TOP/patches/6.12/two.patch"
-	gone "$TREE/scripts/old.sh"
+	assert_not_exists "$TREE/scripts/old.sh"
 }
 
 @test "refresh: a mode that changed is in the patch" {
@@ -200,7 +200,7 @@ content()
 	cp "$TOP/patches/6.12/two.patch" "$TMP/patches.before/"
 	refresh
 	bad patches/ build/tree
-	is "$(changed)" ""
+	assert_equal "$(changed)" ""
 	grep -q '^host twenty$' "$TREE/include/linux/kvm_host.h"
 }
 

@@ -29,30 +29,30 @@ keep()
 	keep
 	results new 'svm|a: one|pass' 'svm|a: three|pass'
 	keep
-	is "$output" "$(printf 'b\tpass\na: one\tpass\na: three\tpass')"
+	assert_equal "$output" "$(printf 'b\tpass\na: one\tpass\na: three\tpass')"
 }
 
 page()
 {
 	run lab "$BASE base >/dev/null; report_write"
-	is "$status" 0
+	assert_equal "$status" 0
 }
 
 @test "report: a cell counts the cases, and tells of what did not pass" {
 	printf 'svm\ta: one\tpass\t\nsvm\ta: two\tpass\t\nsvm\tb: one\tfail\t1 < 2 & 3\n' >"$BUILD/matrix/svm.stock"
 	printf 'vhe\ta: one\tpass\t\nvhe\ta: two\tskip\tno THP\nvhe\tc\tskip\tno need\n' >"$BUILD/matrix/vhe.debug"
 	page
-	has '<th>svm, stock<th>vhe, debug'
-	has '<tr><td>a<td class=pass>2<td class=skip>1 of 2'
-	has '<tr><td>b<td class=fail>1 of 1 failed<td>–'
-	has '<tr><td>c<td>–<td class=skip>skipped'
-	has '<li>fail: b: one on svm, stock: 1 &lt; 2 &amp; 3'
+	assert_output --partial '<th>svm, stock<th>vhe, debug'
+	assert_output --partial '<tr><td>a<td class=pass>2<td class=skip>1 of 2'
+	assert_output --partial '<tr><td>b<td class=fail>1 of 1 failed<td>–'
+	assert_output --partial '<tr><td>c<td>–<td class=skip>skipped'
+	assert_output --partial '<li>fail: b: one on svm, stock: 1 &lt; 2 &amp; 3'
 }
 
 @test "report: asks for nothing from elsewhere" {
 	printf 'svm\ta\tpass\t\n' >"$BUILD/matrix/svm.stock"
 	page
-	is "$(grep -cE '(src|href)=|@import|url\(|<script' <<<"$output")" 0
+	assert_equal "$(grep -cE '(src|href)=|@import|url\(|<script' <<<"$output")" 0
 }
 
 @test "report: a benchmark's columns" {
@@ -61,11 +61,11 @@ page()
 	echo 'x: a line below' >>"$BUILD/bench/table.txt"
 	printf '<?xml version="1.0"?>\n<svg><g/></svg>\n' >"$BUILD/bench/a.svg"
 	page
-	has '<td>+ that hits nothing, 1 cache'
-	has '<td class=n>39<td class=n>71<td class=n>1.82'
-	has '<svg><g/></svg>'
-	has_not 'a line below'
-	has_not '<?xml'
+	assert_output --partial '<td>+ that hits nothing, 1 cache'
+	assert_output --partial '<td class=n>39<td class=n>71<td class=n>1.82'
+	assert_output --partial '<svg><g/></svg>'
+	refute_output --partial 'a line below'
+	refute_output --partial '<?xml'
 }
 
 @test "report: the base's tests, what is worse and what is better" {
@@ -73,10 +73,10 @@ page()
 	printf '%s\n' 'base/here  svm        vhe' 'a: case 1  pass/fail  -' 'b_test     skip/pass  fail' '' \
 		'1 worse than on the base' >"$BUILD/upstream/table.txt"
 	page
-	has '<th>base/here<th>svm<th>vhe'
-	has '<td>a: case 1<td class=fail>pass/<wbr>fail<td>-'
-	has '<td>b_test<td class=pass>skip/<wbr>pass<td class=skip>fail'
-	has '<li>1 worse than on the base'
+	assert_output --partial '<th>base/here<th>svm<th>vhe'
+	assert_output --partial '<td>a: case 1<td class=fail>pass/<wbr>fail<td>-'
+	assert_output --partial '<td>b_test<td class=pass>skip/<wbr>pass<td class=skip>fail'
+	assert_output --partial '<li>1 worse than on the base'
 }
 
 @test "report: nothing to report" {
@@ -95,26 +95,26 @@ compare()
 	results base 'svm|a|pass' 'svm|b|fail' 'svm|c|pass' 'vhe|a|skip'
 	results ours 'svm|a|pass' 'svm|b|pass' 'svm|c|fail|no luck' 'vhe|a|skip'
 	compare
-	is "$status" 1
-	has 'c on svm: pass on the base, fail here: no luck'
-	is "${lines[-1]}" '1 worse than on the base'
-	has 'b          fail/pass  -'
+	assert_equal "$status" 1
+	assert_output --partial 'c on svm: pass on the base, fail here: no luck'
+	assert_equal "${lines[-1]}" '1 worse than on the base'
+	assert_output --partial 'b          fail/pass  -'
 }
 
 @test "upstream: a test that is missing here is an error" {
 	results base 'svm|a|pass' 'svm|b|pass'
 	results ours 'svm|a|pass'
 	compare
-	is "$status" 1
-	has 'b on svm: pass on the base, none here'
+	assert_equal "$status" 1
+	assert_output --partial 'b on svm: pass on the base, none here'
 }
 
 @test "upstream: what fails on both is not" {
 	results base 'svm|a|fail' 'svm|b|pass'
 	results ours 'svm|a|fail' 'svm|b|pass'
 	compare
-	is "$status" 0
-	has 'svm: 2 tests and cases, 1 pass on the base, 0 pass only here'
+	assert_equal "$status" 0
+	assert_output --partial 'svm: 2 tests and cases, 1 pass on the base, 0 pass only here'
 }
 
 @test "upstream: what fails at times on the base may fail here, on that back end" {
@@ -122,16 +122,16 @@ compare()
 	results base 'svm|a|pass' 'svm|b|pass' 'vhe|a|pass'
 	results ours 'svm|a|fail|no luck' 'svm|b|pass' 'vhe|a|pass'
 	compare
-	is "$status" 0
-	has 'a on svm: fail here, but it fails on the base, too'
-	is "${lines[-1]}" '0 worse than on the base'
+	assert_equal "$status" 0
+	assert_output --partial 'a on svm: fail here, but it fails on the base, too'
+	assert_equal "${lines[-1]}" '0 worse than on the base'
 
 	results ours 'svm|a|pass' 'svm|b|pass' 'vhe|a|fail|no luck'
 	compare
-	is "$status" 1
+	assert_equal "$status" 1
 	results ours 'svm|b|pass' 'vhe|a|pass'
 	compare
-	is "$status" 1
+	assert_equal "$status" 1
 }
 
 @test "upstream: the list has the base's tests where they run, with short forms" {
@@ -142,5 +142,5 @@ compare()
 	printf 'kvm:%s\n' slow arm >"$BUILD/selftests.arm64/install/kselftest-list.txt"
 	printf '# comment\nslow\t\t-i 1 -b 2M\n!tcg/vhe arm why not\n?vhe arm why\n' >"$TOP/lab/known/upstream.list"
 	run lab 'upstream_list x86_64 arm64 | grep -v "^#"; upstream_list arm64 >"$BUILD/list"; TESTS_LIST=$BUILD/list skips_on vhe'
-	is "$output" "$(printf '!tcg/vhe arm why not\na_test svm,vmx \nslow svm,vmx,vhe,nvhe -i 1 -b 2M\narm vhe,nvhe \narm why not')"
+	assert_equal "$output" "$(printf '!tcg/vhe arm why not\na_test svm,vmx \nslow svm,vmx,vhe,nvhe -i 1 -b 2M\narm vhe,nvhe \narm why not')"
 }

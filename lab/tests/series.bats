@@ -27,15 +27,15 @@ show()
 
 @test "series: one commit for each entry, in order, comments aside" {
 	commits
-	good
-	is "$(awk '{ print $1 }' <<<"$output")" $'one.patch\ntwo.patch\ntests.patch'
-	is "$(git -C "$BASE" log --reverse --format=%s "base..$(commit tests.patch)")" \
+	assert_success
+	assert_equal "$(awk '{ print $1 }' <<<"$output")" $'one.patch\ntwo.patch\ntests.patch'
+	assert_equal "$(git -C "$BASE" log --reverse --format=%s "base..$(commit tests.patch)")" \
 		$'KVM: pfncache: Write it anew\nKVM: x86: Use it\nKVM: selftests: Test it'
 }
 
 @test "series: the message is subject, body and sign-off, nothing else" {
 	commits
-	is "$(git -C "$BASE" log -1 --format=%B "$(commit one.patch)")" \
+	assert_equal "$(git -C "$BASE" log -1 --format=%B "$(commit one.patch)")" \
 		$'KVM: pfncache: Write it anew\n\nIt was slow.\n\nNow it is quick.\n\nSigned-off-by: Ann Author <ann@example.org>'
 }
 
@@ -43,31 +43,31 @@ show()
 	sed -i '/^Now it is/s/$/\n\nFixes: 123456789abc ("KVM: something")\nReviewed-by: B <b@example.org>/' \
 		"$TOP/patches/6.12/one.patch"
 	commits
-	is "$(git -C "$BASE" log -1 --format=%B "$(commit one.patch)" | git interpret-trailers --parse)" \
+	assert_equal "$(git -C "$BASE" log -1 --format=%B "$(commit one.patch)" | git interpret-trailers --parse)" \
 		$'Fixes: 123456789abc ("KVM: something")\nReviewed-by: B <b@example.org>\nSigned-off-by: Ann Author <ann@example.org>'
 }
 
 @test "series: each commit has its patch and not the next one's" {
 	commits
-	is "$(git -C "$BASE" diff --name-only base "$(commit one.patch)" | xargs)" \
+	assert_equal "$(git -C "$BASE" diff --name-only base "$(commit one.patch)" | xargs)" \
 		"include/linux/kvm_gpc.h include/linux/kvm_host.h virt/kvm/kvm_main.c virt/kvm/pfncache.c"
-	is "$(git -C "$BASE" diff --name-only "$(commit one.patch)" "$(commit two.patch)" | xargs)" \
+	assert_equal "$(git -C "$BASE" diff --name-only "$(commit one.patch)" "$(commit two.patch)" | xargs)" \
 		"arch/x86/kvm/x86.c virt/kvm/kvm_main.c"
-	is "$(show "$(commit one.patch):virt/kvm/kvm_main.c" | sed -n '5p;25p')" $'main five\nmain 25'
-	is "$(show "$(commit two.patch):virt/kvm/kvm_main.c" | sed -n '5p;25p')" $'main five\nmain twenty-five'
+	assert_equal "$(show "$(commit one.patch):virt/kvm/kvm_main.c" | sed -n '5p;25p')" $'main five\nmain 25'
+	assert_equal "$(show "$(commit two.patch):virt/kvm/kvm_main.c" | sed -n '5p;25p')" $'main five\nmain twenty-five'
 }
 
 @test "series: overlay files land with the commit that adds them" {
 	commits
-	is "$(show "$(commit one.patch):virt/kvm/pfncache.c")" "our cache"
-	is "$(show "$(commit one.patch):include/linux/kvm_gpc.h")" "/* the interface */"
-	is "$(git -C "$BASE" ls-tree -r --name-only "$(commit two.patch)" tools)" tools/testing/selftests/kvm/Makefile
-	is "$(show "$(commit tests.patch):tools/testing/selftests/kvm/gpc.sh")" "echo tested"
+	assert_equal "$(show "$(commit one.patch):virt/kvm/pfncache.c")" "our cache"
+	assert_equal "$(show "$(commit one.patch):include/linux/kvm_gpc.h")" "/* the interface */"
+	assert_equal "$(git -C "$BASE" ls-tree -r --name-only "$(commit two.patch)" tools)" tools/testing/selftests/kvm/Makefile
+	assert_equal "$(show "$(commit tests.patch):tools/testing/selftests/kvm/gpc.sh")" "echo tested"
 }
 
 @test "series: overlay files keep their exec bit" {
 	commits
-	is "$(git -C "$BASE" ls-tree -r --format='%(objectmode) %(path)' "$(commit tests.patch)" \
+	assert_equal "$(git -C "$BASE" ls-tree -r --format='%(objectmode) %(path)' "$(commit tests.patch)" \
 		include/linux/kvm_gpc.h tools/testing/selftests/kvm/gpc.sh scripts)" \
 		$'100644 include/linux/kvm_gpc.h\n100755 scripts/old.sh\n100755 tools/testing/selftests/kvm/gpc.sh'
 }
@@ -75,11 +75,11 @@ show()
 @test "series: the same files give the same commits, at any time, in any repository" {
 	commits
 	first=$output
-	is "$(git -C "$BASE" log -1 --format='%at %ct' "$(commit tests.patch)")" "1580702706 1580702706"
+	assert_equal "$(git -C "$BASE" log -1 --format='%at %ct' "$(commit tests.patch)")" "1580702706 1580702706"
 	git clone -q --bare "$BASE" "$TMP/other.git"
 	touch "$TOP"/virt/kvm/* "$TOP"/patches/6.12/*
 	GIT_AUTHOR_DATE=2001-01-01T00:00:00Z run lab "$STUB series_commits $TMP/other.git"
-	is "$output" "$first"
+	assert_equal "$output" "$first"
 }
 
 @test "series: commits are made where the repository has none yet, and no name is set" {
@@ -87,23 +87,23 @@ show()
 	git init -q "$TOP"
 	: >"$GIT_CONFIG_GLOBAL"
 	commits
-	good
-	is "$(git -C "$BASE" log -1 --format='%an %ct' "$(commit tests.patch)")" "kvm-gpc 0"
+	assert_success
+	assert_equal "$(git -C "$BASE" log -1 --format='%an %ct' "$(commit tests.patch)")" "kvm-gpc 0"
 }
 
 @test "series: nothing but objects changes in the repository, and no index stays" {
 	before=$(cd "$BASE" && git for-each-ref && cat HEAD && find . -maxdepth 1 | sort)
 	commits
-	good
-	is "$(cd "$BASE" && git for-each-ref && cat HEAD && find . -maxdepth 1 | sort)" "$before"
-	gone "$BUILD/series.index"
+	assert_success
+	assert_equal "$(cd "$BASE" && git for-each-ref && cat HEAD && find . -maxdepth 1 | sort)" "$before"
+	assert_not_exists "$BUILD/series.index"
 }
 
 @test "series: a patch that does not apply is named, with file and base" {
 	sed -i 's/^-main 25$/-main 26/' "$TOP/patches/6.12/two.patch"
 	commits
 	bad two.patch virt/kvm/kvm_main.c "$BASE_VERSION"
-	has_not tests.patch
+	refute_output --partial tests.patch
 }
 
 @test "series: a patch to a file that the base has not is named, with file and base" {
@@ -129,8 +129,8 @@ show()
 	sed -i '/^diff --git /d' "$TOP/patches/6.12/two.patch"
 	commits
 	if [[ $status -eq 0 ]]; then
-		is "$(show "$(commit two.patch):arch/x86/kvm/x86.c" | sed -n 10p)" "x86 ten"
-		is "$(git -C "$BASE" log -1 --format=%b "$(commit two.patch)" | grep -c '^[-+]' || :)" 0
+		assert_equal "$(show "$(commit two.patch):arch/x86/kvm/x86.c" | sed -n 10p)" "x86 ten"
+		assert_equal "$(git -C "$BASE" log -1 --format=%b "$(commit two.patch)" | grep -c '^[-+]' || :)" 0
 	else
 		bad two.patch
 	fi
@@ -163,9 +163,9 @@ show()
 @test "series: overlay files that no patch adds are named" {
 	echo x >"$TOP/virt/kvm/stray.c"
 	run lab 'orphans_text'
-	has virt/kvm/stray.c
-	has_not pfncache.c
+	assert_output --partial virt/kvm/stray.c
+	refute_output --partial pfncache.c
 	rm "$TOP/virt/kvm/stray.c"
 	run lab 'overlay_orphans'
-	is "$output" ""
+	assert_equal "$output" ""
 }

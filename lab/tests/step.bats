@@ -21,30 +21,30 @@ until_there()
 
 @test "step: one that is done is a line with its time, its output in the log" {
 	run lab 'step x "do x" echo all of it'
-	good
+	assert_success
 	[[ $output =~ ^"do x"\ +[0-9]+" s"$ ]] || fail "$output"
-	is "$(cat "$BUILD/logs/x.log")" "all of it"
+	assert_equal "$(cat "$BUILD/logs/x.log")" "all of it"
 }
 
 @test "step: one that fails ends everything, with the log's end and place" {
 	run lab 'work() { seq 100; echo gone wrong; return 3; }; step x "do x" work; echo went on'
 	[[ $status -ne 0 ]]
-	has FAILED
-	has "gone wrong"
-	has "$BUILD/logs/x.log"
-	has_not "  | 7"$'\n'
-	has_not "went on"
+	assert_output --partial FAILED
+	assert_output --partial "gone wrong"
+	assert_output --partial "$BUILD/logs/x.log"
+	refute_output --partial "  | 7"$'\n'
+	refute_output --partial "went on"
 }
 
 @test "step: of a failed build the errors are shown, wherever they stand" {
 	run lab 'work() { echo "pfncache.c:12:3: error: no such thing"; seq 100; return 1; }; step x "do x" work'
-	has "pfncache.c:12:3: error: no such thing"
+	assert_output --partial "pfncache.c:12:3: error: no such thing"
 }
 
 @test "step: the first command of it that fails ends it" {
 	run lab 'work() { false; echo went on; }; step x "do x" work'
 	[[ $status -ne 0 ]]
-	is "$(cat "$BUILD/logs/x.log")" ""
+	assert_equal "$(cat "$BUILD/logs/x.log")" ""
 }
 
 @test "step: die in it is the error that is shown" {
@@ -54,26 +54,26 @@ until_there()
 
 @test "step: a file is there whole or not at all" {
 	run lab 'half() { echo half; return 1; }; into "$1" half || echo failed' "$TMP/file"
-	has failed
-	gone "$TMP/file"
-	gone "$TMP/file.tmp"
+	assert_output --partial failed
+	assert_not_exists "$TMP/file"
+	assert_not_exists "$TMP/file.tmp"
 	run lab 'into "$1" echo whole' "$TMP/file"
-	is "$(cat "$TMP/file")" whole
+	assert_equal "$(cat "$TMP/file")" whole
 }
 
 @test "step: temporaries go on every way out" {
 	run lab 'temp t "$1"; mkdir "$t"; die enough' "$TMP/t"
 	bad enough
-	gone "$TMP/t"
+	assert_not_exists "$TMP/t"
 	run lab 'temp t "$1"; mkdir "$t"' "$TMP/t"
-	good
-	gone "$TMP/t"
+	assert_success
+	assert_not_exists "$TMP/t"
 }
 
 @test "step: temporaries of a step that fails go too" {
 	run lab 'work() { temp t "$1"; mkdir "$t"; false; }; step x "do x" work "$1"' "$TMP/t"
 	[[ $status -ne 0 ]]
-	gone "$TMP/t"
+	assert_not_exists "$TMP/t"
 }
 
 @test "step: interrupted, it ends at once, and so does what it ran" {
@@ -87,19 +87,19 @@ until_there()
 	kill -TERM "$(cat "$TMP/pid")"
 	rc=0
 	wait "$child" || rc=$?
-	is "$rc" 130
+	assert_equal "$rc" 130
 	grep -q interrupted "$TMP/out"
 	! kill -0 "$(cat "$TMP/there")" 2>/dev/null || fail "its child still runs"
-	gone "$TMP/on"
-	gone "$TMP/t"
+	assert_not_exists "$TMP/on"
+	assert_not_exists "$TMP/t"
 }
 
 @test "step: a program is one, too, and its failure is seen" {
 	run lab 'step x "do x" env true; step y "do y" env false; echo not reached'
-	is "$status" 1
-	has FAILED
-	has_not "not reached"
-	is "$(cat "$BUILD/logs/x.log.rc")" 0
+	assert_equal "$status" 1
+	assert_output --partial FAILED
+	refute_output --partial "not reached"
+	assert_equal "$(cat "$BUILD/logs/x.log.rc")" 0
 }
 
 @test "step: a long one says how far it is, at least every 30 seconds" {
@@ -107,7 +107,7 @@ until_there()
 		sleep() { SECONDS=$((SECONDS + 30)); [[ $SECONDS -lt 90 ]] || : >'"$TMP"'/end; command sleep 0.1; }
 		STEP_TOTAL=3 step x "do x" work; rm '"$TMP"'/end
 		SECONDS=0; STEP_COUNT=none step y "do y" work'
-	good
+	assert_success
 	# A second of real time may pass meanwhile.
 	grep -qE '^  1/3 done, 3[0-9] s' <<<"$output"
 	grep -qE '^  1/3 done, 6[0-9] s' <<<"$output"

@@ -25,8 +25,8 @@ table()
 	vhe|steal_time|pass|
 	vhe|psci_test|pass|
 	END
-	good
-	is "$(awk 'NF { $1 = $1; print }' <<<"$output" | head -n 4)" \
+	assert_success
+	assert_equal "$(awk 'NF { $1 = $1; print }' <<<"$output" | head -n 4)" \
 		$'test svm vhe\nsteal_time pass pass\ngpc: a pass -\npsci_test - pass'
 }
 
@@ -37,7 +37,7 @@ table()
 	vmx|a|skip|why
 	nvhe|a|fail|why
 	END
-	is "$(grep -E '^(test|a) ' <<<"$output" | head -n 2 | awk '{ print match($0, /(svm|pass)/), match($0, /(vmx|skip)/), match($0, /(nvhe|FAIL)/) }' | uniq | wc -l)" 1
+	assert_equal "$(grep -E '^(test|a) ' <<<"$output" | head -n 2 | awk '{ print match($0, /(svm|pass)/), match($0, /(vmx|skip)/), match($0, /(nvhe|FAIL)/) }' | uniq | wc -l)" 1
 }
 
 @test "table: the closing line counts passed, failed, skipped" {
@@ -49,23 +49,23 @@ table()
 	vmx|b|skip|why
 	vmx|d|skip|why
 	END
-	is "${lines[-1]}" "3 passed, 1 failed, 2 skipped"
+	assert_equal "${lines[-1]}" "3 passed, 1 failed, 2 skipped"
 }
 
 @test "table: a failure fails it, a skip does not" {
 	table <<<'svm|a|pass|'
-	is "$status ${lines[-1]}" "0 1 passed, 0 failed, 0 skipped"
+	assert_equal "$status ${lines[-1]}" "0 1 passed, 0 failed, 0 skipped"
 	table <<<$'svm|a|pass|\nsvm|b|skip|why'
-	is "$status ${lines[-1]}" "0 1 passed, 0 failed, 1 skipped"
+	assert_equal "$status ${lines[-1]}" "0 1 passed, 0 failed, 1 skipped"
 	table <<<$'svm|a|pass|\nsvm|b|fail|why'
-	is "$status ${lines[-1]}" "1 1 passed, 1 failed, 0 skipped"
+	assert_equal "$status ${lines[-1]}" "1 1 passed, 1 failed, 0 skipped"
 }
 
 @test "table: nothing run, or all skipped, is a failure" {
 	table </dev/null
-	is "$status ${lines[-1]}" "1 0 passed, 0 failed, 0 skipped"
+	assert_equal "$status ${lines[-1]}" "1 0 passed, 0 failed, 0 skipped"
 	table <<<'svm|a|skip|why'
-	is "$status ${lines[-1]}" "1 0 passed, 0 failed, 1 skipped"
+	assert_equal "$status ${lines[-1]}" "1 0 passed, 0 failed, 1 skipped"
 }
 
 @test "table: failures and skips are named with their reason, passes are not" {
@@ -77,8 +77,8 @@ table()
 	END
 	[[ $output = *"b on svm: fail"*"exit=254"* ]]
 	[[ $output = *"c on vmx: skip"*"no swap in use"* ]]
-	has "d on vmx: fail"
-	has_not "a on svm"
+	assert_output --partial "d on vmx: fail"
+	refute_output --partial "a on svm"
 }
 
 @test "table: of a failure is said how the base did" {
@@ -91,33 +91,33 @@ table()
 	END
 	grep -q '^a on svm: .*base.*fail' <<<"$output"
 	grep -q '^b on svm: .*base.*pass' <<<"$output"
-	is "$(grep -c '^[cd] on svm: .*base' <<<"$output" || :)" 0
-	is "$status ${lines[-1]}" "1 0 passed, 3 failed, 1 skipped"
+	assert_equal "$(grep -c '^[cd] on svm: .*base' <<<"$output" || :)" 0
+	assert_equal "$status ${lines[-1]}" "1 0 passed, 3 failed, 1 skipped"
 }
 
 @test "table: of two results of one name the failure counts, once, with its reason" {
 	table <<<$'svm|a|fail|first\nsvm|a|pass|\nsvm|b|pass|\nsvm|b|fail|second'
-	is "$status ${lines[-1]}" "1 0 passed, 2 failed, 0 skipped"
-	has first
-	has second
+	assert_equal "$status ${lines[-1]}" "1 0 passed, 2 failed, 0 skipped"
+	assert_output --partial first
+	assert_output --partial second
 }
 
 @test "table: a name may hold what printf and awk would read" {
 	table <<<'svm|100%s \n & more|fail|50%d & \1'
-	has $'\n100%s \\n & more  FAIL'
-	has '100%s \n & more on svm: fail: 50%d & \1'
+	assert_output --partial $'\n100%s \\n & more  FAIL'
+	assert_output --partial '100%s \n & more on svm: fail: 50%d & \1'
 }
 
 @test "table: bats' results are results of the lab" {
 	run lab 'printf "%s\n" "1..3" "ok 1 series: a" "not ok 2 series: b" \
 		"# (in test file x, line 3)" "#   is 1 2 failed" "ok 3 series: c # skip no perl" | results bats'
-	good
-	is "$(cut -f 1-3 <<<"$output")" $'lab\tlab: series: a\tpass\nlab\tlab: series: b\tfail\nlab\tlab: series: c\tskip'
+	assert_success
+	assert_equal "$(cut -f 1-3 <<<"$output")" $'lab\tlab: series: a\tpass\nlab\tlab: series: b\tfail\nlab\tlab: series: c\tskip'
 }
 
 @test "table: a skipped test of the lab keeps its reason" {
 	run lab 'printf "%s\n" "1..1" "ok 1 series: c # skip no perl" | results bats'
-	is "$(cut -f 4 <<<"$output")" "no perl"
+	assert_equal "$(cut -f 4 <<<"$output")" "no perl"
 }
 
 @test "table: bats that ended early, or never began, is a failure" {

@@ -54,41 +54,41 @@ setup()
 trace()
 {
 	LAB=$LAB T=$TMP run bash -c '. "$LAB/guest/trace.sh"; "$@"' trace "$@"
-	good
+	assert_success
 }
 
 @test "trace: stacks are a line each, without offsets, most first" {
 	trace stacks hits
-	is "$output" $'40 gpc_invalidate <- try_to_migrate_one\n4 gpc_invalidate <- do_madvise'
+	assert_equal "$output" $'40 gpc_invalidate <- try_to_migrate_one\n4 gpc_invalidate <- do_madvise'
 }
 
 @test "trace: counts are added up, of the stacks asked for and of no other map" {
 	trace sum hits
-	is "$output" 44
+	assert_equal "$output" 44
 	trace sum hits do_madvise
-	is "$output" 4
+	assert_equal "$output" 4
 	trace sum hits kswapd
-	is "$output" 0
+	assert_equal "$output" 0
 	trace sum refreshes
-	is "$output" 0
+	assert_equal "$output" 0
 }
 
 @test "trace: a histogram's values are counted, and no other map's" {
 	trace in_hist activate_ns
-	is "$output" 20
+	assert_equal "$output" 20
 	trace in_hist wait_ns
-	is "$output" 2
+	assert_equal "$output" 2
 	trace in_hist refresh_ns
-	is "$output" 0
+	assert_equal "$output" 0
 }
 
 @test "trace: a column of gpc_watch is found by its name, for all or for one" {
 	trace watched INVAL
-	is "$output" 17
+	assert_equal "$output" 17
 	trace watched HITS 376
-	is "$output" 7
+	assert_equal "$output" 7
 	trace watched NOSUCH
-	is "$output" 0
+	assert_equal "$output" 0
 }
 
 @test "trace: gpc_watch may miss a few, and never has too many" {
@@ -98,5 +98,5 @@ trace()
 
 @test "trace: a check that is not true is not ok, says why, and is counted" {
 	trace eval 'check "a is two" "1 + 1 == 2"; check "it is three" "1 + 1 == 3"; echo "$TAP_FAILED of $TAP_N"'
-	is "$output" $'ok 1 a is two\nnot ok 2 it is three # it is not: 1 + 1 == 3\n1 of 2'
+	assert_equal "$output" $'ok 1 a is two\nnot ok 2 it is three # it is not: 1 + 1 == 3\n1 of 2'
 }
