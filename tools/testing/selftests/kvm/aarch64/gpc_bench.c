@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What arm64's stolen time costs, and the reset of a VM: a line "name value unit" for each
- * figure, as x86_64/gpc_bench.c has it.  On an emulator that counts instructions with the
- * virtual counter they repeat.
+ * Cost of arm64's stolen time, and of the reset of a VM. Prints a line "name value unit"
+ * for each figure, like x86_64/gpc_bench.c. The figures repeat on an emulator that counts
+ * instructions with the virtual counter.
  *
- * use_stolen	KVM_RUN, less the same with no stolen time
- * reinit_again	KVM_ARM_VCPU_INIT of a vCPU that has run, when it was done before and
- *		nothing has run since, less the same of a vCPU that has never run
+ * use_stolen	KVM_RUN, minus the same without stolen time
+ * reinit_again	the second KVM_ARM_VCPU_INIT in a row of a vCPU that has run, minus
+ *		KVM_ARM_VCPU_INIT of a vCPU that has never run
  * reinit_slots	the same with 500 memslots
  *
- * Then a VM is reset that has touched SIZE MiB, in pages (4k) or blocks (2m) of stage 2.
- * N vCPUs are initialized again. One after the other starts with its MMU off, turns its
- * MMU and its caches on, and reports.
+ * Then reset a VM that has touched SIZE MiB, in pages (4k) or blocks (2m) of stage 2.
+ * Initialize N vCPUs again. One after the other, each vCPU starts with its MMU off, turns
+ * its MMU and its caches on, and reports.
  *
  * reset_SIZE_KIND_N	from the first initialization to the last report
- * ready_SIZE_KIND_N	the same, and then a vCPU touches all of the memory again
+ * ready_SIZE_KIND_N	the same, and then vCPU 0 touches all of the memory again
  */
 #include <sys/mman.h>
 
@@ -42,7 +42,7 @@ static int64_t now(void)
 	return count * (NSEC_PER_SEC / freq);
 }
 
-/* What @op takes. The counter is coarse: it is measured in batches. */
+/* Duration of @op. The counter is coarse, so measure batches. */
 #define MEDIAN(op)							\
 ({									\
 	int64_t __samples[ROUNDS], __start;				\

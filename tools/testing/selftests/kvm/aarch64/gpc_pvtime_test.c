@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Stolen time (Documentation/virt/kvm/arm/pvtime.rst): KVM keeps the record of a vCPU
- * wherever the memory behind it goes, and writes nothing else.
+ * Stolen time (Documentation/virt/kvm/arm/pvtime.rst): KVM maintains the record of a vCPU
+ * in whatever memory backs its address, and writes nothing else.
  *
- * KVM rewrites the record whenever the vCPU is loaded, with each KVM_RUN that is.  Proof
- * of it: the time moves on with the scheduler's.  Proof that nothing else was written:
+ * KVM updates the record whenever the vCPU is loaded, i.e. on each KVM_RUN. Proof of an
+ * update: the time advances with the scheduler's.  Proof that nothing else was written:
  * all other bytes, and all pages that the VMM took away, are filled with POISON and must
  * stay so.
  */
@@ -33,7 +33,7 @@
 #define SIZE		(PAGES * getpagesize())
 #define POISON		0xa5
 
-/* Arm DEN0057A; little-endian, as the host is that this is built for */
+/* Arm DEN0057A; little-endian, like the host that this test is built for */
 #define PV_TIME_FEATURES	0xc5000020
 #define PV_TIME_ST		0xc5000021
 #define NOT_SUPPORTED		-1
@@ -49,8 +49,8 @@ struct stolen_time {
 #define RECORD		(GPA + RECORD_OFFSET)
 
 /*
- * A call that the guest makes, unless 0, and a word that it reads, unless 0. Before that
- * the guest waits for @go if @wait is set.
+ * The guest makes @call and reads the word at @peek, each unless 0.  If @wait is set, the
+ * guest first waits for @go.
  */
 static struct step {
 	bool wait, waits, go;
@@ -179,7 +179,7 @@ static struct stolen_time *record_in(void *mem)
 	return mem + RECORD_OFFSET;
 }
 
-/* A slot of zeros where KVM keeps the record. */
+/* Add a zeroed slot and let KVM keep the record there. */
 static void *record_on(struct kvm_vcpu *vcpu)
 {
 	void *mem = memset(mmap_anon(NULL, SIZE), 0, SIZE);
@@ -189,7 +189,7 @@ static void *record_on(struct kvm_vcpu *vcpu)
 	return mem;
 }
 
-/* The scheduler's time between two updates is in the record, to the nanosecond. */
+/* The record advances by the scheduler's time between two updates, to the nanosecond. */
 static void assert_served(struct kvm_vcpu *vcpu, struct stolen_time *st)
 {
 	uint64_t stolen, low, high, delay;
@@ -227,7 +227,7 @@ PVTIME_TEST(nothing_else_written)
 	memset(mem, POISON, SIZE);
 	run(vcpu);
 
-	/* It goes on from what it finds: a VMM may have restored that. */
+	/* KVM adds to the time that it finds, because a VMM may have restored it. */
 	TEST_ASSERT(st->stolen_time - 0xa5a5a5a5a5a5a5a5 <= gpc_run_delay(), "Stolen %lx",
 		    st->stolen_time);
 	ASSERT_POISON(mem, RECORD_OFFSET + 8);
@@ -279,7 +279,7 @@ PVTIME_TEST(bad_addresses)
 
 	ASSERT_REFUSED(set_ipa(vcpu, RECORD), EINVAL);		/* no memslot */
 	slot(vcpu->vm, KVM_MEM_READONLY, mem);
-	ASSERT_REFUSED(set_ipa(vcpu, RECORD), EINVAL);		/* not to be written */
+	ASSERT_REFUSED(set_ipa(vcpu, RECORD), EINVAL);		/* read-only memslot */
 	slot_delete(vcpu->vm);
 	slot(vcpu->vm, 0, mem);
 
@@ -310,12 +310,12 @@ PVTIME_TEST(mmap_over)
 
 	run(vcpu);
 
-	/* The page is given back: the record starts anew. */
+	/* Free the page: the record starts from zero. */
 	TEST_ASSERT(!madvise(page, getpagesize(), MADV_DONTNEED),
 		    __KVM_SYSCALL_ERROR("madvise()", -1));
 	assert_served(vcpu, st);
 
-	/* The page goes elsewhere, poisoned, and another takes its place. */
+	/* Move the page away, poison it, and map another page in its place. */
 	away = mremap(page, getpagesize(), getpagesize(), MREMAP_MAYMOVE | MREMAP_FIXED,
 		      mmap_anon(NULL, getpagesize()));
 	TEST_ASSERT(away != MAP_FAILED, __KVM_SYSCALL_ERROR("mremap()", -1));
@@ -324,7 +324,7 @@ PVTIME_TEST(mmap_over)
 	assert_served(vcpu, st);
 	ASSERT_POISON(away, getpagesize());
 
-	/* Not to be written for a while. */
+	/* Make the page read-only for a while. */
 	TEST_ASSERT(!mprotect(page, getpagesize(), PROT_READ), "mprotect");
 	away = memcpy(mmap_anon(NULL, getpagesize()), page, getpagesize());
 	run(vcpu);
@@ -332,7 +332,7 @@ PVTIME_TEST(mmap_over)
 	TEST_ASSERT(!mprotect(page, getpagesize(), PROT_READ | PROT_WRITE), "mprotect");
 	assert_served(vcpu, st);
 
-	/* Gone for a while. */
+	/* Unmap the page for a while. */
 	TEST_ASSERT(!munmap(page, getpagesize()), "munmap");
 	run(vcpu);
 	TEST_ASSERT_EQ(call(vcpu, PV_TIME_ST, 0), RECORD);
@@ -350,13 +350,13 @@ PVTIME_TEST(follows_its_memslot)
 	run(vcpu);
 	ASSERT_POISON(old, SIZE);
 
-	/* As a VMM does that moves memory. */
+	/* Replace the memory, like a VMM that moves it. */
 	mem = mmap_anon(NULL, SIZE);
 	slot(vcpu->vm, 0, mem);
 	assert_served(vcpu, record_in(mem));
 	ASSERT_POISON(old, SIZE);
 
-	/* The slot moves, by a page: the record's memory is another page of it. */
+	/* Move the slot by a page: another page of its memory now backs the record. */
 	memset(mem, POISON, SIZE);
 	vm_set_user_memory_region(vcpu->vm, SLOT, 0, GPA + getpagesize(), SIZE, mem);
 	assert_served(vcpu, record_in(mem - getpagesize()));
@@ -381,7 +381,7 @@ PVTIME_TEST(dirty_log)
 	TEST_ASSERT_EQ(dirty, 1ul << (RECORD_OFFSET / getpagesize()));
 }
 
-/* The VMM resets the vCPU, which does not forget where its record is. */
+/* The record's address survives a reset of the vCPU by the VMM. */
 PVTIME_TEST(outlives_a_reset)
 {
 	void *mem = record_on(vcpu);
@@ -398,9 +398,9 @@ PVTIME_TEST(outlives_a_reset)
 }
 
 /*
- * The flash of QEMU's virt machine, two chips of 16 bits beside each other: hw/arm/virt.c.
- * Once told to, it answers reads with its status, until something else is written to it:
- * Intel's basic command set.
+ * The flash of QEMU's virt machine, two 16-bit chips side by side: hw/arm/virt.c.  After
+ * FLASH_READ_STATUS, reads return the status until the next command: Intel's basic
+ * command set.
  */
 #define FLASH_PA		0x04000000ul
 #define FLASH_READ_STATUS	0x00700070
@@ -427,7 +427,7 @@ PVTIME_TEST(device)
 	TEST_ASSERT_EQ(READ_ONCE(*flash), FLASH_STATUS_READY);
 	WRITE_ONCE(*flash, FLASH_READ_ARRAY);
 
-	/* The record is kept from when there is memory. */
+	/* KVM maintains the record once the slot has memory. */
 	slot_delete(vcpu->vm);
 	mem = mmap_anon(NULL, SIZE);
 	slot(vcpu->vm, 0, mem);
@@ -435,7 +435,7 @@ PVTIME_TEST(device)
 }
 
 /*
- * A page of the record that userfaultfd has yet to supply
+ * A page of the record that userfaultfd has not supplied yet
  */
 
 static void on_signal(int sig)
@@ -523,7 +523,7 @@ static void *interrupt_fault(void *arg)
 	return NULL;
 }
 
-/* What the vCPU lost before a run that a signal ended is in the record after the next. */
+/* If a signal ends KVM_RUN, the next KVM_RUN records the time that was stolen before. */
 PVTIME_TEST(signal)
 {
 	void *mem = record_on(vcpu), *page = mem + getpagesize();
@@ -595,7 +595,7 @@ static void *set_record(void *arg)
 	return NULL;
 }
 
-/* The VMM restores the attribute, and may itself have to supply the page after that. */
+/* A VMM may supply the page only after it has set the attribute, which must not wait. */
 PVTIME_TEST(restore_address)
 {
 	void *mem = mmap_anon(NULL, SIZE), *page = mem + getpagesize();
@@ -606,7 +606,7 @@ PVTIME_TEST(restore_address)
 
 	slot(vcpu->vm, 0, mem);
 	page_drop(page);
-	/* poll() refuses a userfaultfd whose read() blocks. */
+	/* poll() requires a non-blocking userfaultfd. */
 	TEST_ASSERT(!fcntl(fault.fd, F_SETFL, O_NONBLOCK), __KVM_SYSCALL_ERROR("fcntl()", -1));
 	pthread_create(&thread, NULL, set_record, &setting);
 	do {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What internal VMs cost, as their KUnit suite says, beside a VM of userspace: a line "name
- * value unit" for each figure, as gpc_bench.c has it.
+ * Cost of internal VMs, as their KUnit suite reports it, and of a VM of userspace. Prints
+ * a line "name value unit" for each figure, like gpc_bench.c.
  *
  * run_trip		KVM_RUN: from userspace to the guest, which exits by MMIO, and back
  * internal_trip	from the kernel to the guest of an internal VM, which does HVC, and back
@@ -53,7 +53,7 @@ static void bench_run(void)
 	kvm_vm_free(vm);
 }
 
-/* The base has no such suite. */
+/* Unpatched kernels have no such suite. */
 static void bench_internal(void)
 {
 	char line[256], name[32];
@@ -70,7 +70,7 @@ static void bench_internal(void)
 	results = fopen(SUITE "results", "r");
 	TEST_ASSERT(results, "Cannot open " SUITE "results");
 	while (fgets(line, sizeof(line), results)) {
-		TEST_ASSERT(!strstr(line, "not ok"), "KUnit says %s", line);
+		TEST_ASSERT(!strstr(line, "not ok"), "KUnit reports %s", line);
 		if (sscanf(line, " # %*[^:]: figure %31s %ld", name, &value) == 2)
 			gpc_figure(value, "%s", name);
 	}

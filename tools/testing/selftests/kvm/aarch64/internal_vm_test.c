@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Internal VMs: start their KUnit suite, as a task can, and report its cases.  Before,
- * freeze a task that runs a guest for long, and kill another; the suite reports what
- * the two saw.  Beside it a VM of userspace runs, whose guest has FP/SIMD.
+ * Internal VMs: start their KUnit suite from a task and report its cases.  First freeze a
+ * task that runs a guest for long, and kill another such task; the suite reports what
+ * both saw.  A VM of userspace, whose guest uses FP/SIMD, runs at the same time.
  */
 #include <fcntl.h>
 #include <glob.h>
@@ -39,7 +39,7 @@ static void write_file(const char *file, const char *what)
 	close(fd);
 }
 
-/* Has the guest of the suite that spins been entered? */
+/* Has the guest of the spinning suite been entered? */
 static bool is_spinning(void)
 {
 	long exits = 0;
@@ -90,7 +90,7 @@ static bool is_frozen(void)
 	return !strcmp(state, "FROZEN\n");
 }
 
-/* The suite goes on when the task is thawed. */
+/* The suite continues when the task is thawed. */
 static void freeze_task(void)
 {
 	pid_t child = start_spinning();
@@ -109,8 +109,8 @@ static void freeze_task(void)
 }
 
 /*
- * Where the kernel has fault injection, the suite sets its own task's fail-nth. Let it
- * reach all allocations, and say nothing of them.
+ * If the kernel has fault injection, the suite sets its own task's fail-nth.  Let it
+ * reach all allocations, and do not log the failures.
  */
 static void let_allocations_fail(bool all)
 {
@@ -144,7 +144,7 @@ static void fp_guest(void)
 	}
 }
 
-/* Runs that guest in a child, which counts the rounds in *ROUNDS. */
+/* Run fp_guest() in a child, which counts the rounds in *ROUNDS. */
 static pid_t start_beside(unsigned long *rounds)
 {
 	struct kvm_vcpu *vcpu;
@@ -164,7 +164,7 @@ static pid_t start_beside(unsigned long *rounds)
 		}
 	}
 	while (!READ_ONCE(*rounds))
-		TEST_ASSERT(!waitpid(child, NULL, WNOHANG), "The VM beside does not run");
+		TEST_ASSERT(!waitpid(child, NULL, WNOHANG), "The VM of userspace does not run");
 	return child;
 }
 
@@ -173,12 +173,12 @@ static void stop_beside(pid_t child, unsigned long *rounds)
 	unsigned long before = READ_ONCE(*rounds);
 
 	while (READ_ONCE(*rounds) == before)
-		TEST_ASSERT(!waitpid(child, NULL, WNOHANG), "The VM beside has failed");
+		TEST_ASSERT(!waitpid(child, NULL, WNOHANG), "The VM of userspace has failed");
 	kill(child, SIGKILL);
 	TEST_ASSERT(waitpid(child, NULL, 0) == child, "waitpid() failed");
 }
 
-/* Print the cases as kselftest does, and what KUnit says of those that failed. */
+/* Print the cases as kselftest does, and KUnit's messages for those that failed. */
 static bool report(FILE *results)
 {
 	char line[512], said[4096] = "";
@@ -204,7 +204,7 @@ static bool report(FILE *results)
 	return passed && ran;
 }
 
-/* A kernel that has the sample built in ran it at boot. */
+/* A kernel with the sample built in ran the sample at boot. */
 static bool sample_passed(void)
 {
 	char passed = 'Y';
@@ -235,7 +235,7 @@ int main(void)
 	freeze_task();
 	kill_task();
 	let_allocations_fail(true);
-	/* On the CPU that has run the VM beside. */
+	/* Share the CPU with the VM of userspace. */
 	kvm_pin_this_task_to_pcpu(0);
 	write_file(SUITE "run", "1");
 	let_allocations_fail(false);

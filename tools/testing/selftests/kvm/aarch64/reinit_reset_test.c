@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A reset of a VM, whole (Documentation/virt/kvm/arm/reinit.rst): all vCPUs are
- * initialized again, the VMM writes a new image, each vCPU turns its MMU and its caches
- * on, and the first one touches some of the memory that was mapped in the life before.
+ * A complete reset of a VM (Documentation/virt/kvm/arm/reinit.rst): the VMM initializes
+ * all vCPUs again and writes a new image. Each vCPU turns its MMU and its caches on. The
+ * first vCPU touches some of the memory that was mapped before the reset.
  *
- * The caches of an emulator are coherent, so the values that a guest reads are not
- * enough: cmo_watch.h tells which pages were maintained.
+ * An emulator's caches are coherent, so checking the values that a guest reads is not
+ * enough: cmo_watch.h reports which pages were maintained.
  */
 #include <unistd.h>
 
@@ -47,9 +47,9 @@ FIXTURE_SETUP(reset)
 	if (!cmo_watch_setup())
 		SKIP(return, "kernel without kprobe events");
 	if (kvm_check_cap(KVM_CAP_MAX_VCPUS) < variant->vcpus)
-		SKIP(return, "host that cannot have %d vCPUs", variant->vcpus);
+		SKIP(return, "host without support for %d vCPUs", variant->vcpus);
 	if (variant->blocks && page != SZ_4K)
-		SKIP(return, "for pages of 4K, whose blocks are of 2M");
+		SKIP(return, "needs 4K pages, for blocks of 2M");
 	if (variant->blocks && access("/sys/kernel/mm/transparent_hugepage", F_OK))
 		SKIP(return, "kernel without transparent huge pages");
 	self->vm = vm_create_barebones();
@@ -71,7 +71,7 @@ static void reset(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n, bool blocks
 	struct cmo_watch text = cmo_watch(BARE_CODE, code, page);
 	uint64_t step = blocks ? SZ_2M / page : 1, sum, i, j;
 
-	/* The life before */
+	/* Map everything before the reset. */
 	bare_run_on(vcpus[0], BARE_MMU_ON, BARE_GPA, END, ~0ul);
 	for (i = 1; i < n; i++)
 		bare_run_on(vcpus[i], BARE_MMU_ON, 0, 0, 0);
@@ -81,7 +81,7 @@ static void reset(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n, bool blocks
 		for (i = 0; i < n; i++)
 			bare_init(vcpus[i], false);
 		cmo_watch_end(&data);
-		/* What was mapped is unmapped and cleaned, once. */
+		/* The reset unmaps and cleans each mapped page once. */
 		for (i = 0; i < data.pages; i++) {
 			bool mapped = j == 2 || i * page < end - BARE_GPA;
 
@@ -99,8 +99,8 @@ static void reset(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n, bool blocks
 		cmo_watch_end(&text);
 
 		/*
-		 * What is touched faults and is cleaned for it, and again when a sibling
-		 * turns its caches on. What is not touched costs nothing.
+		 * A touched page faults and is cleaned for that. It is cleaned again when
+		 * a sibling turns its caches on. An untouched page costs nothing.
 		 */
 		for (i = 0; i < data.pages; i++) {
 			bool touched = !cmo_fwb && i * page < end - BARE_GPA;

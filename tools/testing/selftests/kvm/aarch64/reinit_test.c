@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * KVM_ARM_VCPU_INIT of vCPUs that have run (Documentation/virt/kvm/arm/reinit.rst): the
- * guest, whose MMU is off, sees what the VMM has written. Here: which vCPUs, and while
- * other things happen. reinit_reset_test.c has whole resets.
+ * guest, whose MMU is off, sees what the VMM has written. This file tests which vCPUs are
+ * initialized, and concurrent changes. reinit_reset_test.c tests complete resets.
  *
- * The caches of an emulator are coherent, so the values that a guest reads are not
- * enough: cmo_watch.h tells which pages were maintained.
+ * An emulator's caches are coherent, so checking the values that a guest reads is not
+ * enough: cmo_watch.h reports which pages were maintained.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -51,7 +51,7 @@ FIXTURE_TEARDOWN(reinit)
 	kvm_vm_free(self->vm);
 }
 
-/* Pages of [@start, @end) faulted in, and were cleaned for it, @times times. */
+/* Each page of [@start, @end) faulted in @times times, and was cleaned each time. */
 static void assert_faulted_in(const struct cmo_watch *w, uint64_t start, uint64_t end,
 			      uint32_t times)
 {
@@ -72,7 +72,7 @@ TEST_F(reinit, new_vcpu)
 	assert_faulted_in(&self->data, BARE_GPA, END, 0);
 }
 
-/* Hotplug: all vCPUs that have run are reset, and one that has not starts first. */
+/* Hotplug: all vCPUs that have run are reset. A vCPU that has not run starts first. */
 TEST_F(reinit, image_for_new_vcpu)
 {
 	uint64_t sum;
@@ -87,14 +87,14 @@ TEST_F(reinit, image_for_new_vcpu)
 }
 
 /*
- * The image of a sibling is written after the first vCPU ran, and before the sibling
- * starts on it. The page is mapped in the life before.
+ * The VMM writes a sibling's image after the first vCPU has run, and before the sibling
+ * starts on it. The page was mapped before the reset.
  */
 #define IMAGE	(END - page)
 
 static void life_and_reset(struct kvm_vcpu **vcpus, char *mem)
 {
-	/* It is mapped for execution, too. */
+	/* Map the image for execution, too. */
 	bare_load(bare_word(mem, IMAGE), 3);
 	bare_run_on(vcpus[0], BARE_MMU_ON, BARE_GPA, IMAGE, 1);
 	bare_start(vcpus[1], IMAGE, (struct bare_work) { .mmu = true });
@@ -146,7 +146,7 @@ TEST_F(reinit, image_for_sibling_by_vmm)
 TEST_F(reinit, icache_with_fwb)
 {
 	if (!cmo_fwb)
-		SKIP(return, "for a CPU with FEAT_S2FWB");
+		SKIP(return, "needs a CPU with FEAT_S2FWB");
 	cmo_watch_start();
 	bare_init(self->vcpus[0], false);
 	TEST_ASSERT_EQ(cmo_watch_end(&self->data), 0);
@@ -157,7 +157,7 @@ TEST_F(reinit, icache_with_fwb)
 	TEST_ASSERT_EQ(cmo_watch_end(&self->data), cmo_dic ? 0 : 1);
 }
 
-/* What a sibling maps between two resets is unmapped by the second one. */
+/* Each reset unmaps what a sibling has mapped since the previous reset. */
 TEST_F(reinit, mapped_since_last_reset)
 {
 	int i;
@@ -176,8 +176,8 @@ TEST_F(reinit, mapped_since_last_reset)
 }
 
 /*
- * A memslot of several steps of the walk, between which the lock may be dropped. The
- * guest touches SIZE at the start of each step. Memslots are walked in the order of a
+ * A memslot that takes several steps to walk. The walk may drop the lock between steps.
+ * The guest touches SIZE at the start of each step. Memslots are walked in the order of a
  * hash of their numbers: this one last.
  */
 #define NR_STEPS	4
@@ -238,7 +238,7 @@ static void start_both(struct starter *starters)
 	pthread_barrier_destroy(&barrier);
 }
 
-/* Of vCPUs that are initialized at once, whoever returns finds nothing mapped. */
+/* Two vCPUs are initialized at once. Each one finds nothing mapped when it returns. */
 TEST_F_TIMEOUT(reinit, many_vcpus_at_once, 120)
 {
 	struct cmo_watch last = add_steps(self->vm);
@@ -258,7 +258,7 @@ TEST_F_TIMEOUT(reinit, many_vcpus_at_once, 120)
 		cmo_watch_end(&last);
 		for (i = 0; i < last.pages; i++)
 			TEST_ASSERT(cmo_fwb || (last.seen[i].cleans >= 2 && last.seen[i].faults),
-				    "Page %d: %u times cleaned, %u faults", i,
+				    "Page %d: cleaned %u times, %u faults", i,
 				    last.seen[i].cleans, last.seen[i].faults);
 	}
 }
@@ -286,7 +286,7 @@ TEST_F_TIMEOUT(reinit, mapped_meanwhile, 120)
 }
 
 /*
- * While other things happen
+ * Concurrent changes
  */
 
 static bool stop;
@@ -302,7 +302,7 @@ static void *run_on_and_on(void *arg)
 	struct sibling *s = arg;
 	uint64_t value, sum;
 
-	/* Each time it finds what it wrote, and nobody else does. */
+	/* Each run finds what the previous run wrote. Nothing else writes there. */
 	for (value = 1; !READ_ONCE(stop); value++) {
 		bare_set_x(s->vcpu, 5, value);
 		sum = bare_run(s->vcpu).sum;
@@ -324,7 +324,7 @@ static void sibling_start(struct sibling *s, struct kvm_vcpu *vcpu, char *mem, u
 	pthread_create(&s->thread, NULL, run_on_and_on, s);
 }
 
-/* It has run, from start to end, since. */
+/* Wait for a run that started after this call to end. */
 static void sibling_has_run(struct sibling *s)
 {
 	uint64_t runs = READ_ONCE(s->runs);
@@ -341,7 +341,7 @@ static void sibling_end(struct sibling *s)
 
 #define MEANWHILE_NS	(15 * NSEC_PER_SEC)	/* a debug kernel has time for fewer resets */
 
-/* A thread of the VMM changes @arg, while vCPU 0 is reset and vCPU 1 runs on. */
+/* A VMM thread changes @arg while vCPU 0 is reset and vCPU 1 runs. */
 static void reset_meanwhile(struct kvm_vcpu **vcpus, char *mem, struct cmo_watch *data,
 			    void *(*change)(void *), void *arg, int times)
 {
@@ -366,10 +366,10 @@ static void reset_meanwhile(struct kvm_vcpu **vcpus, char *mem, struct cmo_watch
 		bare_assert_report(bare_run_on(vcpus[0], BARE_MMU_OFF, BARE_GPA, end, 0), 1,
 				   64ul * i);
 		cmo_watch_end(data);
-		/* A fault beside an invalidation is handled again. */
+		/* KVM retries a fault that races with an invalidation. */
 		for (j = 0; j < 64; j++)
 			TEST_ASSERT(cmo_fwb || (data->seen[j].cleans && data->seen[j].faults),
-				    "Page %d: %u times cleaned, %u faults", j,
+				    "Page %d: cleaned %u times, %u faults", j,
 				    data->seen[j].cleans, data->seen[j].faults);
 	}
 	sibling_end(&s);
@@ -382,7 +382,7 @@ TEST_F(reinit, sibling_runs)
 	reset_meanwhile(self->vcpus, self->mem, &self->data, NULL, NULL, 20);
 }
 
-#define CHANGED	(SIZE / 2)	/* from there to the sibling's pages */
+#define CHANGED	(SIZE / 2)	/* below the sibling's pages */
 
 static void *drop_and_touch(void *arg)
 {
@@ -445,7 +445,7 @@ TEST_F(reinit, dirty_log)
 	for (i = 0; i < SIZE / page / 64; i++)
 		TEST_ASSERT_EQ(log[i], 0);
 
-	/* It is still kept. */
+	/* KVM still logs dirty pages. */
 	bare_init(vcpu, false);
 	bare_run_on(vcpu, BARE_MMU_OFF, BARE_GPA + 70 * page, BARE_GPA + 71 * page, 1);
 	kvm_vm_get_dirty_log(self->vm, BARE_SLOT, log);
@@ -486,14 +486,14 @@ TEST_F(reinit, device_not_cleaned)
 	}
 }
 
-/* GICV has no memslot to be faulted in from. */
+/* GICV has no memslot, so a fault cannot map it again. */
 #define VGIC_DIST	0x08000000ul
 #define VGIC_CPU	0x08010000ul
 #define GICC_IIDR	0xfc
 
 static uint64_t read_iidr(struct kvm_vcpu *vcpu)
 {
-	uint64_t gpa = VGIC_CPU + GICC_IIDR - 4;	/* a word of eight bytes */
+	uint64_t gpa = VGIC_CPU + GICC_IIDR - 4;	/* the guest reads eight bytes */
 
 	return bare_run_on(vcpu, BARE_MMU_OFF, gpa, gpa + 1, 0).sum;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A benchmark's figures: a line "name value unit" for each, as the lab reads them. */
+/* Figures of a benchmark: one line "name value unit" each, which the lab parses. */
 #ifndef SELFTEST_KVM_GPC_FIGURE_H
 #define SELFTEST_KVM_GPC_FIGURE_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A thread that has to wait for its CPU, and what the scheduler says of that: KVM tells
- * guests that it was stolen from them.
+ * Make a thread wait for its CPU, and read that wait from the scheduler.  KVM reports the
+ * wait to guests as stolen time.
  */
 #ifndef SELFTEST_KVM_GPC_RIVAL_H
 #define SELFTEST_KVM_GPC_RIVAL_H

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "gpc_figure.h"
 
-/* Told at the end: who reads them meanwhile would be counted. */
+/* Printed at the end: a reader during the benchmark would be measured, too. */
 static struct gpc_figure {
 	char name[32];
 	int64_t value;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "gpc_rival.h"
 
-/* What the scheduler has counted for this thread, in ns: what KVM goes by. */
+/* Time that this thread has waited for a CPU, in ns.  KVM uses the same counter. */
 uint64_t gpc_run_delay(void)
 {
 	uint64_t ns;
@@ -12,7 +12,7 @@ uint64_t gpc_run_delay(void)
 	return ns;
 }
 
-/* A child that wants the CPU that this task is on, and from here on stays on. */
+/* Pin this task to its CPU and start a child that competes for it. */
 pid_t gpc_rival_start(void)
 {
 	cpu_set_t set;
@@ -23,7 +23,7 @@ pid_t gpc_rival_start(void)
 	TEST_ASSERT(!sched_setaffinity(0, sizeof(set), &set), "Cannot pin this task");
 	pid = fork();
 	if (!pid) {
-		/* Also when a test fails, and does not come to its end. */
+		/* Also end when a test fails early. */
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		for (;;)
 			asm volatile("");
@@ -37,7 +37,7 @@ void gpc_rival_end(pid_t pid)
 	waitpid(pid, NULL, 0);
 }
 
-/* Lose the CPU for sure. */
+/* Return once this thread has lost its CPU. */
 void gpc_lose_cpu(void)
 {
 	uint64_t delay = gpc_run_delay();

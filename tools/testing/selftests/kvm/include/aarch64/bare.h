@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A guest as it comes out of reset: MMU and caches off, no stack, no libraries. Its
- * program and its translation table are two pages of their own, its data is a memslot
- * of the test.
+ * A guest in its reset state: MMU and caches off, no stack, no libraries. Its program and
+ * its translation table are two separate pages. Its data is a memslot of the test.
  */
 #ifndef SELFTEST_KVM_BARE_H
 #define SELFTEST_KVM_BARE_H
@@ -20,13 +19,13 @@
 #define BARE_CODE_SLOT	10
 #define BARE_SLOT	11
 #define BARE_CODE	0x3fe00000ul
-#define BARE_GPA	0x40000000ul	/* 1 GiB: aligned to whatever a block can be */
+#define BARE_GPA	0x40000000ul	/* 1 GiB: aligned for blocks of any size */
 #define BARE_MMIO	0x700000000ul	/* no memory */
 
 #define BARE_MMU_OFF	false
 #define BARE_MMU_ON	true
 
-/* The code of the guest, which bare_load() copies. */
+/* The guest's code, which bare_load() copies. */
 extern const char bare_program[], bare_program_end[];
 
 struct bare_work {

@@ -2,10 +2,10 @@
 #include "bare.h"
 
 /*
- * Turns MMU and caches on if x9 is set. Reads a word every x2 bytes from x0 to x1, and
- * writes x5 to it unless x5 is 0. Makes the call of PSCI in x14 to x16 unless x14 is 0.
- * Reports the name of the program, and the sum of all words plus the result of the
- * call. Starts over.
+ * Turn MMU and caches on if x9 is set. Read a word every x2 bytes from x0 to x1, and
+ * write x5 to it unless x5 is 0. Make the PSCI call in x14 to x16 unless x14 is 0. Report
+ * the name of the program, and the sum of all words plus the result of the call. Start
+ * over.
  */
 asm(".pushsection .rodata\n"
 	"bare_program:\n"
@@ -47,7 +47,7 @@ asm(".pushsection .rodata\n"
 	"bare_program_end:\n"
 	".popsection\n");
 
-/* Write the program, called @name, to where the guest has @page. */
+/* Write the program, with the name @name, to @page. */
 void bare_load(void *page, uint16_t name)
 {
 	uint32_t insn;
@@ -66,7 +66,7 @@ void *bare_mmap(size_t size)
 	return mem;
 }
 
-/* Zeros, at an address that is aligned for blocks of 2 MiB */
+/* Zeroed memory, aligned for blocks of 2 MiB */
 void *bare_mem(size_t size, int advice)
 {
 	char *mem = bare_mmap(size + SZ_2M);
@@ -120,7 +120,7 @@ void bare_add_vcpus(struct kvm_vm *vm, struct kvm_vcpu **vcpus, int n)
 		bare_init(vcpus[i], false);
 }
 
-/* Have a vCPU start with the program at @gpa. */
+/* Make a vCPU start with the program at @gpa. */
 void bare_start(struct kvm_vcpu *vcpu, uint64_t gpa, struct bare_work work)
 {
 	vcpu_set_reg(vcpu, ARM64_CORE_REG(regs.pc), gpa);
@@ -151,21 +151,21 @@ static uint64_t bare_run_to_store(struct kvm_vcpu *vcpu)
 	return value;
 }
 
-/* Let it do its work once. */
+/* Let the guest do its work once. */
 struct bare_report bare_run(struct kvm_vcpu *vcpu)
 {
 	struct bare_report report;
 
 	report.name = bare_run_to_store(vcpu);
 	report.sum = bare_run_to_store(vcpu);
-	/* The store is done with, before the vCPU may be initialized. */
+	/* Complete the store before the vCPU may be initialized. */
 	vcpu_run_complete_io(vcpu);
 	return report;
 }
 
 /*
  * Read a word of each page of [@start, @end), and write @value to it unless @value is 0.
- * With @mmu, turn the MMU and the caches on first, as a guest does that boots.
+ * With @mmu, first turn the MMU and the caches on, like a guest that boots.
  */
 struct bare_report bare_run_on(struct kvm_vcpu *vcpu, bool mmu, uint64_t start, uint64_t end,
 			       uint64_t value)
@@ -187,7 +187,7 @@ uint64_t *bare_word(char *mem, uint64_t gpa)
 	return (uint64_t *)(mem + (gpa - BARE_GPA));
 }
 
-/* Write other words than with another @factor. Returns the sum of those up to @end. */
+/* Write words that depend on @factor. Returns the sum of those up to @end. */
 uint64_t bare_write_words(char *mem, size_t size, uint64_t factor, uint64_t end)
 {
 	uint64_t gpa, sum = 0;

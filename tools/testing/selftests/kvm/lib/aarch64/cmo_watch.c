@@ -16,7 +16,7 @@
 bool cmo_fwb, cmo_dic;
 size_t cmo_page;
 
-/* Of the kernel: virtual minus physical address of RAM */
+/* Virtual minus physical address of RAM in the kernel */
 static uint64_t linear_offset;
 
 static void write_file(const char *path, const char *text)
@@ -40,7 +40,7 @@ static FILE *open_text(const char *path)
  * The CPU
  */
 
-/* EL0 does not see the field, a guest does. */
+/* EL0 cannot see the field; a guest can. */
 static bool cpu_has_fwb(void)
 {
 	struct kvm_vm *vm = vm_create_barebones();
@@ -62,8 +62,8 @@ static bool cpu_has_dic(void)
 }
 
 /*
- * KVM_ARM_VCPU_INIT invalidates all instruction caches by an instruction that is
- * inlined. Find the instruction in the text of the kernel.
+ * KVM_ARM_VCPU_INIT invalidates all instruction caches with an inlined instruction. Find
+ * that instruction in the text of the kernel.
  */
 #define IC_IALLUIS	0xd508711f
 #define IC_SYMBOL	"kvm_arch_vcpu_ioctl"
@@ -85,7 +85,7 @@ static bool read_kernel(uint64_t va, void *buf, size_t size)
 	return ok;
 }
 
-/* Offset of the instruction in @start to @end, or -1 */
+/* Offset of the instruction between @start and @end, or -1 */
 static ssize_t find_ic_ialluis(uint64_t start, uint64_t end)
 {
 	size_t i, size = min(end - start, 16384ul);
@@ -162,7 +162,7 @@ static int compare_frames(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Of pages from @hva on, in ascending order; 0 for a page that is not there */
+/* Frames of the pages from @hva on, in ascending order; 0 for an absent page */
 static struct frame *frames_of(const void *hva, size_t pages)
 {
 	struct frame *frames = calloc(pages, sizeof(*frames));
@@ -262,11 +262,11 @@ int cmo_watch_end(struct cmo_watch *w)
 void cmo_assert_seen(const struct cmo_watch *w, size_t i, uint32_t cleans, uint32_t faults)
 {
 	TEST_ASSERT(w->seen[i].cleans == cleans && w->seen[i].faults == faults,
-		    "Page %zu: %u times cleaned, %u faults, not %u and %u", i,
+		    "Page %zu: cleaned %u times, %u faults, not %u and %u", i,
 		    w->seen[i].cleans, w->seen[i].faults, cleans, faults);
 }
 
-/* The first page that a VM faults in is that of its program. */
+/* A VM first faults in the page of its program. */
 static void find_linear_offset(void)
 {
 	struct kvm_vm *vm = vm_create_barebones();
