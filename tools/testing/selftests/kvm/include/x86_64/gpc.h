@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Common ground of the guest page cache tests.
+ * Common code of the guest page cache tests.
  *
- * A test plays the VMM: it owns one memslot, GPC_SLOT, and what lies behind it,
- * and it takes that backing away while KVM has a page of it cached.  The page
- * holds a pvclock area, because KVM rewrites that whenever it is told to.
+ * A test plays the VMM: it owns one memslot, GPC_SLOT, and the memory behind it.  It
+ * takes that memory away while KVM has a page of it cached.  The page holds a pvclock
+ * area, because the VMM can make KVM rewrite that at any time.
  *
- * Proof of a rewrite: each KVM_SET_CLOCK starts an era that no earlier write
- * can hold, and the guest must read a time of that era.  Proof that nothing
- * else was written: all other bytes, and all pages that the VMM took away, are
- * filled with GPC_POISON and must stay so.
+ * Proof of a rewrite: each KVM_SET_CLOCK starts an era that no earlier write can hold,
+ * and the guest must read a time of that era.  Proof that nothing else was written: all
+ * other bytes, and all pages that the VMM took away, are filled with GPC_POISON and must
+ * stay so.
  */
 #ifndef SELFTEST_KVM_GPC_H
 #define SELFTEST_KVM_GPC_H
@@ -42,11 +42,14 @@
 #define GPC_PAGES	4
 #define GPC_SIZE	(GPC_PAGES * PAGE_SIZE)
 
-/* Even, so that version is odd; PVCLOCK_GUEST_STOPPED, which KVM keeps, clear. */
+/*
+ * Odd, so that a poisoned version is odd.  PVCLOCK_GUEST_STOPPED, which KVM keeps, is
+ * clear.
+ */
 #define GPC_POISON	0xa5
 
 #define GPC_CLOCK_SIZE	sizeof(struct pvclock_vcpu_time_info)
-/* The page in the middle of the slot where most tests put the clock. */
+/* Most tests put the clock in this page in the middle of the slot. */
 #define GPC_CLOCK	(GPC_GPA + PAGE_SIZE)
 
 #define GPC_ERA_NS	(1000ull * NSEC_PER_SEC)
@@ -57,14 +60,14 @@
 #define MADV_COLLAPSE	25
 #endif
 
-/* What the guest does next, and what came of it. */
+/* The guest's next step, and its results. */
 struct gpc_step {
 	uint32_t msr;		/* write val to it, unless 0 */
 	uint64_t val;
 	uint64_t clock;		/* GVA of a pvclock area to read, unless 0 */
 	uint64_t peek;		/* GVA of a word to read, unless 0 */
-	void (*call)(void);	/* or what the test has in mind, unless NULL */
-	uint8_t vector;		/* raised by the MSR write */
+	void (*call)(void);	/* function to call, unless NULL */
+	uint8_t vector;		/* exception that the MSR write raised */
 	uint64_t ns;
 	uint64_t word;
 };
@@ -72,11 +75,11 @@ struct gpc_step {
 uint64_t gpc_monotonic_ns(void);
 
 extern struct gpc_step gpc_step;
-extern uint64_t gpc_era;	/* time at which the last KVM_SET_CLOCK set the clock */
+extern uint64_t gpc_era;	/* value that the last KVM_SET_CLOCK set */
 
 struct __test_metadata;
 
-/* Of the test that runs, and how it is skipped: see gpc_harness.h. */
+/* The running test, and the function that skips it: see gpc_harness.h. */
 extern struct __test_metadata *gpc_metadata;
 extern void (*gpc_skip_fn)(struct __test_metadata *metadata, const char *reason);
 
@@ -96,7 +99,7 @@ uint64_t gpc_guest_advancing_time(struct pvclock_vcpu_time_info *clock);
 void gpc_guest(void);
 
 /*
- * VMM: settings of the host that a test changes, and puts back
+ * VMM: host settings that a test changes and restores
  */
 
 bool gpc_write_file(const char *path, const char *val);
@@ -118,9 +121,9 @@ void gpc_drop(void *page);
 	TEST_ASSERT(gpc_is_poison(mem, size), "Written to: " #mem)
 
 /*
- * Pages that stay with the VMM once they are filled, last freed first: a page of
- * the slot that went back to the kernel is most likely one of them, and the next
- * page of the slot is then a different one.
+ * Pages that the VMM fills and keeps.  The kernel reuses the last freed page first, so a
+ * page that the slot gave back most likely ends up here, and the slot gets a different
+ * page next.
  */
 #define GPC_HOARD_SIZE	(256 * PAGE_SIZE)
 
@@ -162,7 +165,7 @@ int gpc_ptes(struct kvm_vcpu *vcpu, uint64_t gva, uint64_t *ptes[5]);
 uint64_t gpc_stat(struct kvm_vm *vm, const char *name);
 
 /*
- * VMM: Xen, whose ioctls tell what came of a refresh
+ * VMM: Xen, whose ioctls report the result of a refresh
  */
 
 #define GPC_XEN_MSR		0x40000200

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Areas of the VMM's memory that threads invalidate without a gap: one for each does
- * nothing but write-protect the area, and unprotect it, from the first page to the last.
- * That the first page is protected and the last one is not, or the other way round,
- * proves that an invalidation of the area is in progress.
+ * Areas of the VMM's memory that threads invalidate without a gap.  One thread per area
+ * does nothing but write-protect and unprotect the area, from the first page to the last.
+ * An invalidation of the area is in progress if only one of the first and the last page
+ * is protected.
  */
 #ifndef SELFTEST_KVM_GPC_AREA_H
 #define SELFTEST_KVM_GPC_AREA_H
@@ -11,9 +11,9 @@
 #include "gpc_uffd.h"
 
 /*
- * @mem and @size: registered with @uffd, to be write-protected
- * @last: its last page that is present
- * @nr_done: tells one invalidation from the next
+ * @mem, @size: memory registered with @uffd, to be write-protected
+ * @last: last present page
+ * @nr_done: number of completed invalidations
  */
 struct gpc_area {
 	pthread_t thread;
@@ -29,7 +29,7 @@ void gpc_area_start(struct gpc_area *area, int uffd, void *mem, size_t size, voi
 void gpc_areas_end(struct gpc_area *areas, int nr);
 void gpc_areas_run(void);
 
-/* So many times, and so many invalidations of each area, are tried to meet some. */
+/* Minimum number of tries, and of invalidations of each area, before giving up. */
 #define GPC_NR_TRIES	500
 
 bool gpc_areas_try(struct gpc_area *areas, int nr, int tries);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What an operation costs by the TSC, for benchmarks. */
+/* Cost of an operation in ticks of the TSC, for benchmarks. */
 #ifndef SELFTEST_KVM_GPC_COUNT_H
 #define SELFTEST_KVM_GPC_COUNT_H
 
@@ -16,7 +16,7 @@
 	(int64_t)(rdtsc() - __start);					\
 })
 
-/* What @op takes, each time after @prepare. */
+/* Median cost of @op, each time after @prepare. */
 #define GPC_MEDIAN(prepare, op)						\
 ({									\
 	int64_t __samples[GPC_ROUNDS];					\
@@ -29,7 +29,7 @@
 	gpc_median(__samples, GPC_ROUNDS);				\
 })
 
-/* An emulator may count instructions with the TSC. */
+/* On an emulator the TSC may count instructions. */
 static inline const char *gpc_tick_unit(void)
 {
 	int64_t few = GPC_MEDIAN(, asm volatile(".rept 100; nop; .endr"));

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Faults on demand (Documentation/fault-injection/fault-injection.rst), and what is
- * left behind when something has failed.
+ * Fault injection (Documentation/fault-injection/fault-injection.rst), and what a failure
+ * leaves behind.
  *
- * A thread can have its n-th fault from now, of allocations of all kinds or of one
- * function of the cache.  A function fails by a kprobe, and has to know the task: so
- * that must be ftrace's, since others run as NMIs do.
+ * A thread can make its n-th call from now fail: of allocations of all kinds, or of one
+ * function of the cache.  A function fails through a kprobe, which has to know the task.
+ * Only kprobes based on ftrace know it: others run like NMIs.
  */
 #ifndef SELFTEST_KVM_GPC_FAULT_H
 #define SELFTEST_KVM_GPC_FAULT_H
@@ -20,12 +20,12 @@ enum gpc_fault {
 	GPC_NR_FAULTS
 };
 
-/* That nobody has but who was told to fail with it. */
+/* Only injected failures return this errno. */
 #define GPC_FAULT_ERRNO	EHWPOISON
 
 extern const char * const gpc_fault_names[GPC_NR_FAULTS];
 
-/* The fault that is at issue: for messages, too. */
+/* The current fault, also for messages. */
 extern struct gpc_fault_point {
 	enum gpc_fault kind;
 	unsigned int nth;

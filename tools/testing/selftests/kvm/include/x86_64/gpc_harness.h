@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The harness, for a test that uses gpc.h.  A library cannot include the harness, which
- * defines functions and variables, so the test lends the library its way to skip.
+ * defines functions and variables.  So the test passes its way to skip to the library.
  */
 #ifndef SELFTEST_KVM_GPC_HARNESS_H
 #define SELFTEST_KVM_GPC_HARNESS_H

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * For tests of the pages of L1's that hardware uses while L2 runs (VMX).
+ * Helpers for tests of L1's pages that hardware uses while L2 runs (VMX).
  *
- * L1 and L2 are code of one test guest, with the same page tables.  L2 goes round a loop, in
- * a thread of its own, and the test takes a page of the slot away meanwhile.  Both have
- * interrupts on: Bochs does not interrupt a guest that has them off.
+ * L1 and L2 are code of one test guest and share its page tables.  L2 loops in a thread
+ * of its own while the test takes a page of the slot away.  Both have interrupts enabled:
+ * Bochs does not interrupt a guest that has disabled them.
  */
 #ifndef SELFTEST_KVM_GPC_NESTED_H
 #define SELFTEST_KVM_GPC_NESTED_H
@@ -23,11 +23,11 @@
 #define NESTED_APIC_ACCESS	(GPC_GPA + 2 * PAGE_SIZE)
 #define NESTED_MSR_BITMAP	(GPC_GPA + 3 * PAGE_SIZE)
 
-/* The guest's; the test reads and writes it through nested_state(). */
+/* In guest memory; the test accesses it through nested_state(). */
 extern struct nested {
 	uint64_t rounds;	/* of L2's loop */
-	uint64_t stop;		/* L2 is to return to L1 */
-	uint64_t wrong;		/* what L2 has read instead of the right value */
+	uint64_t stop;		/* asks L2 to return to L1 */
+	uint64_t wrong;		/* wrong value that L2 has read */
 	uint64_t exit_reason;	/* of L2's last exit to L1 */
 } nested;
 
@@ -53,14 +53,14 @@ void nested_assert_refused(struct gpc_task *task, struct kvm_vcpu *vcpu);
 void nested_stop(struct gpc_task *task, struct kvm_vcpu *vcpu);
 
 /*
- * VMM: a slot whose pages are seen through a second mapping when the slot has others
+ * VMM: a slot whose replaced pages stay visible through a second mapping
  */
 
 struct nested_mem {
 	void *slot;
-	void *view;		/* of twice as many pages */
+	void *view;		/* twice as many pages */
 	int fd;
-	bool second;		/* the slot shows the second half, as far as replaced */
+	bool second;		/* replaced pages of the slot are in the second half */
 };
 
 struct nested_mem nested_slot_add(struct kvm_vm *vm);

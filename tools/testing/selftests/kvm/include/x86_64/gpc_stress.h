@@ -1,49 +1,48 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The stress test of the guest page cache: what the guest may see, and what it
- * shares with the VMM.
+ * The stress test of the guest page cache: what the guest may see, and what it shares
+ * with the VMM.
  *
- * KVM writes five kinds of records, each in a place of its own: two pages of guest
- * memory of which the record takes a few bytes.  VMM threads do to the places
- * whatever a VMM can do.  What the guest may see depends on that:
+ * KVM writes five kinds of records.  Each record has a place of its own: two pages of
+ * guest memory, of which the record takes a few bytes.  VMM threads change the places in
+ * every way that a VMM can.  What the guest may see depends on the change:
  *
- * - The VMM only changes what backs a place, and nothing of it can be seen
- *   (migration, copy on write, swap, ...).  Then the place counts as undisturbed.
- * - The VMM disturbs it: a record goes with its page, KVM cannot write for a while,
- *   or the address is without memory.  The place's @seq is odd from before the first
- *   system call that does so until after the last.  In that time the guest may see
- *   anything, half a record and half nothing (an exit for MMIO that the VMM answers
- *   with zeros) included.  Afterwards the record is there, or is absent, which is
- *   all zeros, until KVM next writes it.
+ * - The VMM only changes what backs a place, which the guest cannot see (migration, copy
+ *   on write, swap, ...).  The place counts as undisturbed.
+ * - The VMM disturbs the place: a record goes away with its page, KVM cannot write for a
+ *   while, or the address has no memory.  The place's @seq is odd from before the first
+ *   such system call until after the last.  Meanwhile the guest may see anything,
+ *   including half a record and half nothing (an exit for MMIO that the VMM answers with
+ *   zeros).  Afterwards the record is present, or is absent, i.e. all zeros, until KVM
+ *   next writes it.
  *
- * So the guest reads @seq before and after a record and judges only if it was even
- * and stayed so.  Then, by the protocol of the record:
+ * The guest reads @seq before and after a record.  It judges the record only if @seq was
+ * even and did not change.  Then, by the protocol of the record:
  *
- * - It is whole.  A vCPU never even sees its own record half-written, since KVM
- *   writes that while the vCPU does not run.
- * - It is not older than what this vCPU saw of it before, whatever happened to the
- *   place in between: pages come into a place with nothing of a record in them.
- * - It is fresh, if the place was undisturbed from before KVM was obliged to write
- *   it.  The obligation is KVM_SET_CLOCK: every time before a vCPU runs, the VMM
- *   notes the @seq of all places, then sets the clock to the beginning of a new
- *   era (see gpc.h), then runs it.  All clocks and the run state must tell of that
- *   era, or of a later one, which another vCPU's thread may have begun by then.
+ * - The record is whole.  A vCPU never sees its own record half-written, because KVM
+ *   writes the record while the vCPU does not run.
+ * - The record is not older than what this vCPU saw before, whatever happened to the
+ *   place in between: a page that comes into a place holds no part of a record.
+ * - The record is fresh if the place was undisturbed since before KVM was obliged to
+ *   write it.  The obligation is KVM_SET_CLOCK: before each run of a vCPU, the VMM notes
+ *   the @seq of all places, sets the clock to the beginning of a new era (see gpc.h), and
+ *   runs the vCPU.  All clocks and the run state must be of that era, or of a later one,
+ *   which another vCPU's thread may have begun by then.
  *
  * A run state may lie across two pages.  When one of them has been replaced, half a
- * record is there until KVM writes all of it, so that is judged only when the vCPU
- * that it belongs to must have seen it fresh.
+ * record is present until KVM writes all of it.  The guest judges the record only when
+ * the vCPU that owns it must have seen it fresh.
  *
  * An event must arrive if the places of both the bitmap and the vCPU's info were
- * undisturbed from before it was sent until the guest has taken it; at the latest in
- * the first round of the guest's that begins afterwards.  Otherwise the VMM sends it
- * again.  No event is taken more often than it was sent.
+ * undisturbed from before it was sent until the guest has taken it.  It must arrive at
+ * the latest in the first round of the guest that begins after it was sent.  Otherwise
+ * the VMM sends it again.  No event is taken more often than it was sent.
  *
- * The guest writes, too: it takes events off with XCHG.  If the memory went just
- * then, KVM would emulate that: a read that the VMM answers, then a write, perhaps
- * to memory that is back and holds a new event.  That is the VMM's doing, and must
- * not be blamed on the cache.  So the guest says when it takes events, @taking, and
- * keeps away from a place whose @seq is odd; and the VMM, having made it odd, waits
- * for the guest to be done.
+ * The guest writes, too: it takes events with XCHG.  If the memory went away at that
+ * moment, KVM would emulate the XCHG: a read that the VMM answers, then a write, perhaps
+ * to memory that is back and holds a new event.  Such a loss is the VMM's fault, not the
+ * cache's.  So the guest sets @taking while it takes events, and avoids a place whose
+ * @seq is odd.  The VMM makes @seq odd and then waits until the guest is done.
  */
 #ifndef SELFTEST_KVM_GPC_STRESS_H
 #define SELFTEST_KVM_GPC_STRESS_H
@@ -52,10 +51,10 @@
 
 #define NR_VCPUS	2
 
-/* What a place holds; all but the shared info once for each vCPU. */
+/* Content of a place.  All but the shared info exist once for each vCPU. */
 enum kind {
 	KVMCLOCK,	/* struct pvclock_vcpu_time_info, by MSR */
-	TIME_INFO,	/* the same, Xen's */
+	TIME_INFO,	/* the same, for Xen */
 	VCPU_INFO,	/* struct vcpu_info */
 	RUNSTATE,	/* struct vcpu_runstate_info */
 	NR_VCPU_KINDS,
@@ -80,7 +79,7 @@ struct xen_runstate {
 	uint32_t pad;
 	uint64_t entry_time;
 	uint64_t times[4];
-} __packed;	/* at any address */
+} __packed;	/* may be unaligned */
 
 #define RUNSTATE_RUNNING	0
 #define RUNSTATE_UPDATE		BIT_ULL(63)
@@ -105,10 +104,10 @@ struct xen_shared_info {
 #define RFLAGS_IF		BIT_ULL(9)
 
 /*
- * Ports: each vCPU has three words of the bitmap.  In the first two are those that
- * the VMM sends, in the third its timer's, and one that the VMM raises when it does
- * not care.  All bits, and those that stand for the words, are clear in poison: in a
- * page that is poisoned, an event shows.
+ * Ports: each vCPU has three words of the bitmap.  The first two hold the ports that the
+ * VMM sends.  The third holds the timer's port, and a port that the VMM raises but does
+ * not check.  All these bits, and those that stand for the words, are clear in poison, so
+ * an event shows in a poisoned page.
  */
 #define PORT_WORDS		3
 #define PORTS_PER_WORD		4
@@ -118,7 +117,7 @@ struct xen_shared_info {
 #define PORT_WORD(vcpu, word)	CLEAR_IN_POISON((vcpu) * PORT_WORDS + (word))
 #define PORT_BIT(i)		BIT_ULL(CLEAR_IN_POISON(i))
 
-/* The ports that follow those that the VMM sends. */
+/* The ports after those that the VMM sends. */
 #define TIMER_PORT		NR_PORTS
 #define NOISE_PORT		(NR_PORTS + 1)
 
@@ -127,12 +126,12 @@ static inline uint32_t port_of(int vcpu, int i)
 	return PORT_WORD(vcpu, i / PORTS_PER_WORD) * 64 + CLEAR_IN_POISON(i % PORTS_PER_WORD);
 }
 
-/* How looks at a record ended. */
+/* Results of reading a record. */
 struct looks {
 	uint64_t seen;
-	uint64_t fresh;		/* of these: had to be up to date, and was */
+	uint64_t fresh;		/* of these: had to be fresh, and was */
 	uint64_t absent;
-	uint64_t busy;		/* another vCPU's, being written each time */
+	uint64_t busy;		/* another vCPU's, mid-write on each read */
 	uint64_t disturbed;
 };
 
@@ -145,15 +144,15 @@ struct vcpu_state {
 
 	/* Written by the guest. */
 	uint32_t taking;
-	uint32_t runstate_seq;		/* with which it saw its run state fresh */
+	uint32_t runstate_seq;		/* @seq when it saw its run state fresh */
 	uint32_t taken[PORT_WORDS * PORTS_PER_WORD];
 	struct looks looks[NR_PLACES];
 
-	/* The last that it saw of each record. */
+	/* What it last saw of each record. */
 	uint64_t last_era[NR_PLACES];
 	struct xen_runstate last_runstate[NR_VCPUS];
 
-	/* The timer that was armed last. */
+	/* The timer that was last armed. */
 	uint32_t armed_seq[2];		/* of both places that its event needs */
 	uint32_t armed_taken;
 	uint64_t armed_round;
@@ -163,20 +162,20 @@ struct vcpu_state {
 extern struct stress {
 	struct {
 		uint32_t seq;
-		uint64_t gva;	/* of the record; stays while @seq is even */
+		uint64_t gva;	/* of the record; stable while @seq is even */
 	} place[NR_PLACES];
 
-	/* The wall clock is of this era, if its place is undisturbed since @wall_seq. */
+	/* The wall clock is of this era if its place is undisturbed since @wall_seq. */
 	uint64_t wall_era;
 	uint32_t wall_seq;
-	uint64_t wall_base;	/* the time of day, in s, just before the test */
+	uint64_t wall_base;	/* time of day in s, just before the test */
 
-	bool lax_times;		/* times of a run state may go back */
+	bool lax_times;		/* times of a run state may go backwards */
 
 	struct vcpu_state vcpu[NR_VCPUS];
 } stress;
 
-/* The code of a vCPU, and its handler of UPCALL_VECTOR. */
+/* A vCPU's code, and its handler of UPCALL_VECTOR. */
 void stress_guest(struct vcpu_state *me);
 void stress_upcall_handler(struct ex_regs *regs);
 

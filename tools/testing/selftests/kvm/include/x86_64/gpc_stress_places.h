@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The stress test of the guest page cache: the VMM's side of the places that hold the
- * records, and the pages that were taken away from them.
+ * records, and the pages that were taken away from the places.
  *
- * Around its record a place is poisoned, and so are the pages before it in the
- * VMM's memory, the ballast.  A page that was taken away from a place is poisoned
- * once the system call has returned that took it, and stays with the VMM for some
- * time: moved to another address, or at another offset of the file, or freed and,
- * as likely as not, allocated again for what the VMM touches next.  No byte of poison
- * may ever change.
+ * A place is poisoned around its record.  So is the ballast, the pages before the place
+ * in the VMM's memory.  A page that was taken away is poisoned after the system call that
+ * took it returns.  The page stays with the VMM for some time: moved to another address
+ * or to another offset of the file, or freed and probably allocated again for what the
+ * VMM touches next.  No byte of poison may ever change.
  */
 #ifndef SELFTEST_KVM_GPC_STRESS_PLACES_H
 #define SELFTEST_KVM_GPC_STRESS_PLACES_H
@@ -20,20 +19,20 @@
 #define PLACE_PAGES	2
 #define PLACE_SIZE	(PLACE_PAGES * PAGE_SIZE)
 
-/* In guest memory: room for the place to move up by its size. */
+/* In guest memory, with room to move the place up by its size. */
 #define PLACE_GPA(id)	(GPC_GPA + (id) * 2 * PLACE_SIZE)
 #define AWAY		PLACE_SIZE
 
 /*
- * In the VMM's: a huge page's worth, in which each place has its ballast.  The longer
- * an invalidation takes to get from the start of its range to the record, the more
- * can go wrong in between.
+ * In the VMM's memory: a huge page's worth, in which each place follows its ballast.  The
+ * ballast delays an invalidation between the start of its range and the record, which
+ * leaves more time for races.
  */
 #define AREA_SIZE	(2ul << 20)
 #define BALLAST_SIZE	(16 * PAGE_SIZE)
 #define AREA_OFFSET(id)	((id) * 2 * BALLAST_SIZE + BALLAST_SIZE)
 
-/* What a thread keeps of pages that were taken away, and as spare ones. */
+/* Pages that a thread keeps: those taken away, and spare ones. */
 #define YARD_PAGES	16
 #define YARD_SIZE	(YARD_PAGES * PAGE_SIZE)
 #define MAX_CHANGERS	8
@@ -42,10 +41,10 @@ struct place {
 	int id;
 	enum kind kind;
 	int vcpu;
-	bool anon;		/* memory of the VMM's own; else a file's */
+	bool anon;		/* the VMM's anonymous memory; else a file's */
 	bool two_slots;		/* a memslot for each page */
 
-	pthread_mutex_t lock;	/* protects what follows, and held while disturbed */
+	pthread_mutex_t lock;	/* protects the fields below; held while disturbed */
 	void *hva;
 	off_t file[PLACE_PAGES];
 	size_t offset;		/* of the record */
@@ -53,14 +52,14 @@ struct place {
 	uint32_t flags;		/* of the memslots */
 };
 
-/* What KVM writes of each kind, from the address that it is told. */
+/* The bytes that KVM writes for each kind, relative to the record's address. */
 extern const struct place_record {
 	size_t start, end;
 } place_records[];
 
 struct changer;
 
-/* What a changing thread does, one of a list that ends with { }; @weight: how often. */
+/* A change, in a list that ends with { }.  @weight: relative frequency. */
 struct change {
 	const char *name;
 	bool (*make)(struct changer *c, struct place *p);
@@ -68,37 +67,37 @@ struct change {
 	bool disturbs;
 };
 
-/* A thread that changes things, and its own memory to do it with. */
+/* A thread that makes changes, and its own memory for that. */
 struct changer {
 	pthread_t thread;
 	const struct change *changes;
 	unsigned int seed;
-	void *diversion;		/* PLACE_SIZE of memory that nobody looks at */
+	void *diversion;		/* PLACE_SIZE of memory that is never checked */
 	uint8_t *yard;			/* poisoned pages */
 	off_t spare[YARD_PAGES];	/* poisoned pages of the file */
-	unsigned int next;		/* in both, the one that is longest there */
-	uint64_t done[8];		/* how many of each */
+	unsigned int next;		/* index of the oldest page in both */
+	uint64_t done[8];		/* count of each change */
 };
 
 extern struct vmm {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu[NR_VCPUS];
-	struct stress *guest;		/* the guest's copy of it */
+	struct stress *guest;		/* the guest's copy */
 	struct place place[NR_PLACES];
 	void *area[2];
 	int file;
-	void *alias;			/* of the whole file */
+	void *alias;			/* mapping of the whole file */
 
 	pthread_mutex_t lock;
 	pthread_cond_t has_run;
 	uint64_t runs[NR_VCPUS];	/* returns of KVM_RUN */
 
 	pthread_mutex_t era_lock;
-	uint64_t era;			/* that KVM_SET_CLOCK has begun last */
+	uint64_t era;			/* last era that KVM_SET_CLOCK has begun */
 
 	struct changer changer[MAX_CHANGERS];
 	int nr_changers;
-	int migrations_left;		/* that spoil a page each */
+	int migrations_left;		/* that cost a page each */
 } vmm;
 
 void *vmm_map(void *at, size_t size, int flags, int fd, off_t off);
@@ -135,7 +134,7 @@ static inline void *place_ballast(const struct place *p)
 	return p->hva - BALLAST_SIZE;
 }
 
-/* How far it is from there to the end of page @k. */
+/* Distance from the ballast to the end of page @k. */
 static inline size_t place_ballast_to(int k)
 {
 	return BALLAST_SIZE + (k + 1) * PAGE_SIZE;
@@ -165,14 +164,14 @@ void yard_advance(struct changer *c);
 void yard_assert(struct changer *c);
 
 /*
- * Changes, by what they are about
+ * Changes, by subject
  */
 
 extern const struct change stress_replacing[], stress_keeping[], stress_slots[], stress_activity[];
 
-/* The memslots of the place are there at @gpa, or not at all. */
+/* Add the memslots of the place at @gpa, or remove them. */
 void place_set_slots(const struct place *p, uint64_t gpa, bool there);
-/* Bind the record to where the place says that it is, or unbind it. */
+/* Bind the record to the place's current address, or unbind it. */
 void place_bind(const struct place *p, bool on);
 int vmm_set_attr(uint16_t type, uint64_t addr);
 

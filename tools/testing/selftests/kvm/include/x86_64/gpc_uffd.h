@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * For tests in which a page of the VMM's is supplied by userfaultfd(2), and the
- * test is the handler: it reads the fault of a thread that is in KVM, does what it
- * has to do while that thread sleeps, and then supplies the page.  What should not
- * wait for that and does shows as the harness' timeout.
+ * For tests in which userfaultfd(2) supplies a page of the VMM, and the test is the
+ * handler: it reads the fault of a thread in KVM, acts while that thread sleeps, and then
+ * supplies the page.  Code that wrongly waits for the page runs into the harness'
+ * timeout.
  */
 #ifndef SELFTEST_KVM_GPC_UFFD_H
 #define SELFTEST_KVM_GPC_UFFD_H
@@ -29,7 +29,7 @@ void gpc_uffd_supply_zeros(int uffd, void *page);
 int gpc_uffd_make_missing(void *page);
 
 /*
- * A thread that may fall asleep in KVM
+ * A thread that may sleep in KVM
  */
 
 struct gpc_task {
@@ -50,7 +50,7 @@ int gpc_task_update_fn(void *vcpu);
 void gpc_task_update(struct gpc_task *task, struct kvm_vcpu *vcpu, int uffd, void *page);
 
 /*
- * A kick: the signal with which a VMM gets a vCPU's thread out of KVM_RUN
+ * A kick: the signal by which a VMM gets a vCPU's thread out of KVM_RUN
  */
 
 void gpc_catch_kicks(struct kvm_vcpu *vcpu);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Common ground of the tests of Xen's runstate, a record that a guest may put
- * across the end of a page: of one memslot or of two.
+ * Common code of the tests of Xen's runstate, a record that a guest may place across the
+ * end of a page, in one memslot or in two.
  *
- * Proof that a record is whole: its four times add up to the time of the last
- * change, always.  Proof that it is of now: that time lies between two readings of
- * the VM's clock.  Proof that nothing else was written: the two pages hold
- * GPC_POISON before, and all but the record does so after.
+ * Proof that a record is whole: its four times always add up to the time of the last
+ * change.  Proof that it is current: that time lies between two readings of the VM's
+ * clock.  Proof that nothing else was written: the two pages hold GPC_POISON before, and
+ * all but the record does so after.
  */
 #ifndef SELFTEST_KVM_GPC_XEN_H
 #define SELFTEST_KVM_GPC_XEN_H
@@ -16,11 +16,11 @@
 
 #include "gpc.h"
 
-/* The page end that records are put across, and the pages on either side of it. */
+/* The page end that records cross, and the pages on either side of it. */
 #define GPC_SPAN_GPA		GPC_GPA
 #define GPC_SPAN_SIZE		(2 * PAGE_SIZE)
 #define GPC_SPAN_END		(GPC_SPAN_GPA + PAGE_SIZE)
-/* The second page's memslot where it has its own. */
+/* Memslot of the second page, if separate. */
 #define GPC_SPAN_SLOT2		(GPC_SLOT + 1)
 
 /* Xen's public header vcpu.h. */
@@ -35,8 +35,9 @@ enum gpc_state {
 #define GPC_RUNSTATE_UPDATE	BIT_ULL(63)
 
 /*
- * A record is the state, 32 bits, then the time it was entered and the times spent in
- * each, 64 bits, which a 32-bit guest aligns to 4 bytes: here is where they begin.
+ * A record is the 32-bit state, then the time it was entered and the times spent in each
+ * state.  The times are 64 bits; a 32-bit guest aligns them to 4 bytes.  The values are
+ * the offset of the first time.
  */
 enum gpc_abi {
 	GPC_32 = 4,
@@ -52,12 +53,12 @@ struct gpc_runstate {
 	uint64_t times[GPC_NR_STATES];
 };
 
-/* The two pages as the VMM sees them. */
+/* The two pages in the VMM's memory. */
 struct gpc_span {
 	void *page[2];
 };
 
-/* The record that the guest reads, and what it has read. */
+/* The record that the guest reads, and its content. */
 extern struct gpc_read_record {
 	uint64_t gva;
 	enum gpc_abi abi;

@@ -17,7 +17,7 @@ uint64_t gpc_monotonic_ns(void)
 	return timespec_to_ns(ts);
 }
 
-/* Skip the test that runs, with a reason; a program without the harness as a whole. */
+/* Skip the running test, with a reason.  Without the harness, skip the whole program. */
 void gpc_skip(const char *fmt, ...)
 {
 	char reason[256];
@@ -52,11 +52,11 @@ static uint64_t gpc_guest_time(struct pvclock_vcpu_time_info *clock)
 			return ns;
 	}
 
-	GUEST_FAIL("clock never consistent, version 0x%x", version);
+	GUEST_FAIL("the clock is never consistent, version 0x%x", version);
 	return 0;
 }
 
-/* A time that is consistent and seen to advance. */
+/* Read consistent times until the clock advances. */
 uint64_t gpc_guest_advancing_time(struct pvclock_vcpu_time_info *clock)
 {
 	uint64_t first = gpc_guest_time(clock), prev = first, ns;
@@ -70,7 +70,7 @@ uint64_t gpc_guest_advancing_time(struct pvclock_vcpu_time_info *clock)
 		prev = ns;
 	}
 
-	GUEST_FAIL("clock stands still at %lu ns", first);
+	GUEST_FAIL("the clock stands still at %lu ns", first);
 	return 0;
 }
 
@@ -92,7 +92,7 @@ void gpc_guest(void)
 }
 
 /*
- * VMM: settings of the host that a test changes, and puts back
+ * VMM: host settings that a test changes and restores
  */
 
 static struct gpc_setting {
@@ -151,7 +151,7 @@ bool gpc_set(const char *path, const char *val)
  * VMM: memory
  */
 
-/* Pages of @backing, all poisoned; an area of the VMM's, not yet a memslot. */
+/* Map poisoned memory of the VMM, not yet in a memslot. */
 void *gpc_mmap(void *at, size_t size, int flags, int fd, off_t off)
 {
 	void *mem = mmap(at, size, PROT_READ | PROT_WRITE,
@@ -188,7 +188,7 @@ bool gpc_is_poison(const void *mem, size_t size)
 	return !size;
 }
 
-/* The page goes back to the kernel; what is there next is another one. */
+/* Free the page.  The next access gets another page. */
 void gpc_drop(void *page)
 {
 	TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_DONTNEED),
@@ -222,7 +222,7 @@ uint64_t gpc_pagemap(void *hva)
 	return entry;
 }
 
-/* 0 when nothing is mapped there. */
+/* Returns 0 if nothing is mapped. */
 uint64_t gpc_pfn(void *hva)
 {
 	uint64_t entry = gpc_pagemap(hva);
@@ -230,7 +230,7 @@ uint64_t gpc_pfn(void *hva)
 	return entry & GPC_PAGEMAP_PRESENT ? entry & GPC_PAGEMAP_PFN : 0;
 }
 
-/* Of the page that is mapped there; KPF_ bits. */
+/* KPF_ flags of the mapped page. */
 uint64_t gpc_page_flags(void *hva)
 {
 	uint64_t flags;
@@ -248,7 +248,7 @@ bool gpc_is_thp(void *hva)
 	return gpc_page_flags(hva) & BIT_ULL(KPF_THP);
 }
 
-/* Small pages, poisoned, that gpc_make_huge() can make huge. */
+/* Map small, poisoned pages that gpc_make_huge() can make huge. */
 void *gpc_mmap_aligned(size_t size)
 {
 	void *mem = mmap(NULL, size + GPC_HUGE_SIZE, PROT_READ | PROT_WRITE,
@@ -277,7 +277,7 @@ void gpc_make_huge(void *mem)
 	TEST_ASSERT(gpc_is_thp(mem), "Collapsed, but not into a huge page");
 }
 
-/* A pool of @pages hugetlb pages, until the test ends. */
+/* Reserve @pages hugetlb pages until the test ends. */
 void gpc_hugetlb_pool(const char *pages)
 {
 	GPC_REQUIRE(gpc_set("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", pages),
@@ -291,7 +291,7 @@ void *gpc_mmap_hugetlb(size_t size)
 			 (21 << MAP_HUGE_SHIFT), -1, 0);
 
 	GPC_REQUIRE(mem != MAP_FAILED && !madvise(mem, size, MADV_POPULATE_WRITE),
-		    "not enough 2 MiB hugetlb pages to be had");
+		    "not enough 2 MiB hugetlb pages");
 	return memset(mem, GPC_POISON, size);
 }
 
@@ -299,7 +299,7 @@ void *gpc_mmap_hugetlb(size_t size)
  * VMM: the vCPU
  */
 
-/* With a dirty ring of so many entries, unless 0. */
+/* With a dirty ring of @entries entries, unless 0. */
 struct kvm_vcpu *gpc_create_vm(struct __test_metadata *metadata, unsigned long type,
 			       uint32_t entries)
 {
@@ -312,7 +312,7 @@ struct kvm_vcpu *gpc_create_vm(struct __test_metadata *metadata, unsigned long t
 	vcpu = vm_vcpu_add(vm, 0, NULL);
 
 	gpc_metadata = metadata;
-	/* Freed pages are kept per CPU; see gpc_hoard(). */
+	/* The kernel keeps freed pages per CPU; see gpc_hoard(). */
 	gpc_pin_to_cpu(sched_getcpu());
 	atexit(gpc_restore);
 	virt_map(vm, GPC_GPA, GPC_GPA, GPC_PAGES);
@@ -330,7 +330,7 @@ void gpc_free(struct kvm_vcpu *vcpu)
 	gpc_restore();
 }
 
-/* The guest has stopped because it is done with what it was told, and not by a failure. */
+/* Assert that the guest has completed its step and has not failed. */
 void gpc_assert_synced(struct kvm_vcpu *vcpu)
 {
 	struct ucall uc;
@@ -362,7 +362,7 @@ void gpc_wrmsr(struct kvm_vcpu *vcpu, uint32_t msr, uint64_t val)
 		    msr, val, gpc_step.vector);
 }
 
-/* Oblige KVM to rewrite every clock before it enters the guest again. */
+/* Oblige KVM to rewrite every clock before the next guest entry. */
 void gpc_new_era(struct kvm_vm *vm)
 {
 	struct kvm_clock_data data = { .clock = gpc_era += GPC_ERA_NS };
@@ -370,14 +370,14 @@ void gpc_new_era(struct kvm_vm *vm)
 	vm_ioctl(vm, KVM_SET_CLOCK, &data);
 }
 
-/* As gpc_new_era(), and let KVM do it; the guest looks at nothing. */
+/* Start a new era and let KVM rewrite the clocks; the guest reads none. */
 void gpc_update(struct kvm_vcpu *vcpu)
 {
 	gpc_new_era(vcpu->vm);
 	gpc_run(vcpu, (struct gpc_step) { });
 }
 
-/* The guest reads, at @gva, a clock that KVM has written just now. */
+/* Assert that the guest reads a clock at @gva that KVM has just written. */
 void gpc_assert_served(struct kvm_vcpu *vcpu, uint64_t gva)
 {
 	gpc_new_era(vcpu->vm);
@@ -387,8 +387,8 @@ void gpc_assert_served(struct kvm_vcpu *vcpu, uint64_t gva)
 }
 
 /*
- * As gpc_assert_served(), and in the page at @mem, which backs @gva, KVM writes
- * the clock and nothing but the clock.
+ * Like gpc_assert_served().  Also assert that KVM writes only the clock to the page at
+ * @mem, which backs @gva.
  */
 void gpc_assert_served_in(struct kvm_vcpu *vcpu, uint64_t gva, void *mem)
 {
@@ -400,7 +400,7 @@ void gpc_assert_served_in(struct kvm_vcpu *vcpu, uint64_t gva, void *mem)
 	GPC_ASSERT_POISON(mem + end, PAGE_SIZE - end);
 }
 
-/* The slot is @mem, and the guest has its clock in it.  Returns the clock's page. */
+/* Make @mem the slot and enable the guest's clock in it.  Returns the clock's page. */
 void *gpc_clock_on(struct kvm_vcpu *vcpu, void *mem, size_t size)
 {
 	void *page = mem + (GPC_CLOCK - GPC_GPA);
@@ -411,7 +411,7 @@ void *gpc_clock_on(struct kvm_vcpu *vcpu, void *mem, size_t size)
 	return page;
 }
 
-/* KVM has written the clock at @mem since the era began; the guest need not look. */
+/* Assert that KVM has written the clock at @mem in this era; the guest does not read. */
 void gpc_assert_written(const void *mem)
 {
 	const struct pvclock_vcpu_time_info *clock = mem;
@@ -423,8 +423,8 @@ void gpc_assert_written(const void *mem)
 }
 
 /*
- * The entries of the guest's page tables for @gva, from that of a 4-KiB page upwards.
- * Returns how many there are.
+ * The guest's page table entries for @gva, from that of a 4-KiB page upwards.  Returns
+ * how many there are.
  */
 int gpc_ptes(struct kvm_vcpu *vcpu, uint64_t gva, uint64_t *ptes[5])
 {
@@ -443,7 +443,7 @@ int gpc_ptes(struct kvm_vcpu *vcpu, uint64_t gva, uint64_t *ptes[5])
 	return levels;
 }
 
-/* A counter of KVM_GET_STATS_FD; that there is none is a failure. */
+/* Read a counter of KVM_GET_STATS_FD.  Fail if it does not exist. */
 uint64_t gpc_stat(struct kvm_vm *vm, const char *name)
 {
 	uint64_t val = -1ull;
@@ -454,7 +454,7 @@ uint64_t gpc_stat(struct kvm_vm *vm, const char *name)
 }
 
 /*
- * VMM: Xen, whose ioctls tell what came of a refresh
+ * VMM: Xen, whose ioctls report the result of a refresh
  */
 
 void gpc_xen_on(struct kvm_vm *vm)
@@ -477,7 +477,7 @@ int gpc_xen_set_vcpu_info(struct kvm_vcpu *vcpu, uint64_t gpa)
 	return __vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &attr) ? -errno : 0;
 }
 
-/* @gpa of a page, or -1 for none. */
+/* @gpa: address of a page, or -1 for none. */
 int gpc_xen_set_shinfo(struct kvm_vm *vm, uint64_t gpa)
 {
 	struct kvm_xen_hvm_attr attr = {
@@ -488,7 +488,7 @@ int gpc_xen_set_shinfo(struct kvm_vm *vm, uint64_t gpa)
 	return __vm_ioctl(vm, KVM_XEN_HVM_SET_ATTR, &attr) ? -errno : 0;
 }
 
-/* Through the shared info's cache, by whatever thread. */
+/* Send an event through the shared info's cache.  Any thread may do so. */
 int gpc_xen_send_event(struct kvm_vcpu *vcpu)
 {
 	struct kvm_irq_routing_xen_evtchn event = {

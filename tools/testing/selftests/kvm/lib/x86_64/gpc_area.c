@@ -17,7 +17,7 @@ static void *gpc_area_thread(void *data)
 	return NULL;
 }
 
-/* From here on this thread takes the CPU from those that it starts when it wants to run. */
+/* From now on this thread preempts the threads that it starts. */
 void gpc_areas_preempt(void)
 {
 	const struct sched_param param = { .sched_priority = 1 };
@@ -43,7 +43,7 @@ void gpc_areas_end(struct gpc_area *areas, int nr)
 		TEST_ASSERT(!pthread_join(areas[nr].thread, NULL), "Cannot join a thread");
 }
 
-/* Let the others run, and take the CPU from whoever of them has it then. */
+/* Let the other threads run, then preempt the one that has the CPU. */
 void gpc_areas_run(void)
 {
 	const struct timespec ms = { .tv_nsec = NSEC_PER_SEC / 1000 };
@@ -51,7 +51,7 @@ void gpc_areas_run(void)
 	TEST_ASSERT(!nanosleep(&ms, NULL), __KVM_SYSCALL_ERROR("nanosleep()", -1));
 }
 
-/* Whether to try again.  On a slow machine one invalidation takes many tries. */
+/* Returns whether to try again.  On a slow machine one invalidation spans many tries. */
 bool gpc_areas_try(struct gpc_area *areas, int nr, int tries)
 {
 	unsigned long done = 0;

@@ -32,7 +32,7 @@ static bool gpc_fault_listed(const char *path, const char *function, const char 
 	return found;
 }
 
-/* Can this kernel fail? */
+/* Does this kernel have fault injection? */
 bool gpc_fault_possible(void)
 {
 	if (access(FAIL_FUNCTION, F_OK))
@@ -42,7 +42,7 @@ bool gpc_fault_possible(void)
 	       !access(FAIL_PAGE_ALLOC, F_OK) && !access(FAIL_NTH, W_OK);
 }
 
-/* And its KVM? */
+/* Can @kind fail in this KVM? */
 bool gpc_fault_has(enum gpc_fault kind)
 {
 	return gpc_fault_listed(DEBUGFS "error_injection/list", gpc_fault_names[kind], "ERRNO");
@@ -57,7 +57,7 @@ static void gpc_fault_write(const char *path, const char *fmt, long val)
 		    strerror(errno));
 }
 
-/* Fail nothing yet, nor talk of it on the console. */
+/* Let nothing fail yet, and do not log failures. */
 void gpc_fault_init(void)
 {
 	const struct {
@@ -83,7 +83,7 @@ void gpc_fault_init(void)
 	gpc_fault.fd = open_path_or_exit(FAIL_NTH, O_RDWR);
 }
 
-/* What is to fail, once armed, and nothing else. */
+/* Select what fails once armed.  Nothing else fails. */
 void gpc_fault_select(enum gpc_fault kind)
 {
 	const char *function = gpc_fault_names[kind];
@@ -91,7 +91,7 @@ void gpc_fault_select(enum gpc_fault kind)
 	char path[64];
 
 	gpc_fault.kind = kind;
-	/* No cache has asked for it, and nothing is of that order. */
+	/* For a function: no slab cache is marked to fail, and no page is of order 64. */
 	gpc_fault_write(FAILSLAB "cache-filter", alloc ? "N" : "Y", 0);
 	gpc_fault_write(FAIL_PAGE_ALLOC "min-order", "%ld", alloc ? 0 : 64);
 	gpc_fault_write(FAIL_FUNCTION "inject", "\n", 0);
@@ -106,7 +106,7 @@ void gpc_fault_select(enum gpc_fault kind)
 	gpc_fault_write(path, "0x%lx", -GPC_FAULT_ERRNO);
 }
 
-/* The n-th from now fails, once, for this thread. */
+/* The n-th call from now fails, once, in this thread. */
 void gpc_fault_arm(unsigned int nth)
 {
 	char buf[16];
@@ -116,25 +116,25 @@ void gpc_fault_arm(unsigned int nth)
 	TEST_ASSERT(pwrite(gpc_fault.fd, buf, strlen(buf), 0) > 0, "Cannot write to " FAIL_NTH);
 }
 
-/* Returns whether it has. */
+/* Returns whether the call has failed. */
 bool gpc_fault_disarm(void)
 {
 	char buf[16] = {};
 
-	/* What is left of the count. */
+	/* The remaining count. */
 	TEST_ASSERT(pread(gpc_fault.fd, buf, sizeof(buf) - 1, 0) > 0 &&
 		    pwrite(gpc_fault.fd, "0", 1, 0) == 1, "Cannot disarm " FAIL_NTH);
 	return !atoi(buf);
 }
 
-/* What is selected, if a function, fails each time, whichever thread calls it. */
+/* Make each call of the selected function fail, in all threads. */
 void gpc_fault_arm_all(void)
 {
 	gpc_fault_write(FAIL_FUNCTION "times", "%ld", -1);
 	gpc_fault_write(FAIL_FUNCTION "probability", "%ld", 100);
 }
 
-/* Kernel addresses that the cache, or whoever else calls memremap(), has for pages. */
+/* Number of mappings of pages by the cache, or by other callers of memremap(). */
 unsigned int gpc_nr_mapped(void)
 {
 	unsigned int nr = 0;
@@ -150,8 +150,8 @@ unsigned int gpc_nr_mapped(void)
 }
 
 /*
- * Has a page that nobody maps not been freed?  It would have ceased to be anonymous
- * memory; and were it somebody else's by now, that one would map it.
+ * Is an unmapped page still allocated?  If freed, it would no longer be anonymous memory.
+ * If another user had it by now, that user would map it.
  */
 bool gpc_is_held(uint64_t pfn)
 {
@@ -165,7 +165,7 @@ bool gpc_is_held(uint64_t pfn)
 	return (flags & BIT_ULL(KPF_ANON)) && !(flags & BIT_ULL(KPF_MMAP));
 }
 
-/* Give a page back.  Returns its page frame if the kernel still holds it, else 0. */
+/* Free a page.  Returns its page frame if the kernel still holds it, else 0. */
 uint64_t gpc_give_back(void *page)
 {
 	uint64_t pfn = gpc_pfn(page);

@@ -7,7 +7,7 @@ struct nested nested;
  * Guest
  */
 
-/* The virtual-APIC page is in use, nothing else. */
+/* Only the virtual-APIC page is in use. */
 void nested_prepare(struct vmx_pages *vmx, void (*l2_guest)(void))
 {
 	static uint64_t stack[512];
@@ -27,14 +27,14 @@ void nested_control(uint32_t secondary)
 	vmwrite(SECONDARY_VM_EXEC_CONTROL, vmreadz(SECONDARY_VM_EXEC_CONTROL) | secondary);
 }
 
-/* Until L2 returns. */
+/* Run L2 until it returns. */
 void nested_launch(void)
 {
 	GUEST_ASSERT(!vmlaunch());
 	GUEST_ASSERT_EQ(vmreadz(VM_EXIT_REASON), EXIT_REASON_VMCALL);
 }
 
-/* The end of a round: more of them, or not? */
+/* End a round.  Returns whether to continue. */
 bool nested_goes_on(void)
 {
 	WRITE_ONCE(nested.rounds, nested.rounds + 1);
@@ -58,14 +58,14 @@ void nested_create(struct kvm_vcpu *vcpu)
 	vcpu_args_set(vcpu, 1, vmx);
 }
 
-/* Secondary controls that L1 is going to set; the upper half of the MSR has those allowed. */
+/* Require secondary controls that L1 sets.  The MSR's upper half has those allowed. */
 void nested_require(uint32_t secondary)
 {
 	GPC_REQUIRE(!(secondary & ~(kvm_get_feature_msr(MSR_IA32_VMX_PROCBASED_CTLS2) >> 32)),
 		    "KVM or the CPU without secondary controls 0x%x", secondary);
 }
 
-/* On another CPU than the test, to which this thread is pinned.  Fails where there is none. */
+/* Run on another CPU than the test, to which this thread is pinned, if there is one. */
 static int nested_run_fn(void *vcpu)
 {
 	cpu_set_t cpus;
@@ -81,7 +81,7 @@ void nested_start(struct gpc_task *task, struct kvm_vcpu *vcpu)
 	gpc_task_start(task, nested_run_fn, vcpu);
 }
 
-/* L2 goes through its loop, and has gone through it as a whole. */
+/* Wait until L2 has completed whole rounds of its loop. */
 void nested_await_rounds(struct gpc_task *task, struct kvm_vcpu *vcpu)
 {
 	struct nested *state = nested_state(vcpu->vm);
@@ -94,16 +94,16 @@ void nested_await_rounds(struct gpc_task *task, struct kvm_vcpu *vcpu)
 	}
 }
 
-/* KVM_RUN has ended because a page cannot be had; the VMM may repair that. */
+/* Assert that KVM_RUN fails because a page is inaccessible.  The VMM may repair that. */
 void nested_assert_refused(struct gpc_task *task, struct kvm_vcpu *vcpu)
 {
-	TEST_ASSERT(gpc_task_ends(task), "L2 goes on without its page");
+	TEST_ASSERT(gpc_task_ends(task), "L2 continues without its page");
 	TEST_ASSERT_EQ(task->ret, 0);
 	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_INTERNAL_ERROR);
 	TEST_ASSERT_EQ(vcpu->run->internal.suberror, KVM_INTERNAL_ERROR_EMULATION);
 }
 
-/* L2 returns to L1, which is content. */
+/* L2 returns to L1, which reports success. */
 void nested_stop(struct gpc_task *task, struct kvm_vcpu *vcpu)
 {
 	WRITE_ONCE(nested_state(vcpu->vm)->stop, 1);
@@ -112,7 +112,7 @@ void nested_stop(struct gpc_task *task, struct kvm_vcpu *vcpu)
 }
 
 /*
- * VMM: a slot whose pages are seen through a second mapping when the slot has others
+ * VMM: a slot whose replaced pages stay visible through a second mapping
  */
 
 struct nested_mem nested_slot_add(struct kvm_vm *vm)
@@ -126,7 +126,7 @@ struct nested_mem nested_slot_add(struct kvm_vm *vm)
 	return mem;
 }
 
-/* Replace the page at @gpa.  Returns the view of the page that was there. */
+/* Replace the page at @gpa.  Returns the view of the old page. */
 void *nested_replace(struct nested_mem *mem, uint64_t gpa)
 {
 	size_t offset = gpa - GPC_GPA;

@@ -18,10 +18,7 @@ static bool gpc_read_entry(int nr, const char *name, const char *fmt, void *val)
 	return r == 1;
 }
 
-/*
- * Of the range from @start to @end, the part behind the last thing in it that
- * the kernel knows of; returns where it starts.
- */
+/* Skip what the kernel knows of from @start to @end.  Returns where that ends. */
 static uint64_t gpc_skip_claimed(uint64_t start, uint64_t end)
 {
 	char line[128];
@@ -39,7 +36,7 @@ static uint64_t gpc_skip_claimed(uint64_t start, uint64_t end)
 	return start;
 }
 
-/* 0 if there is none. */
+/* Returns 0 if there is none. */
 uint64_t gpc_find_reserve(enum gpc_reserve where)
 {
 	uint64_t start, end;

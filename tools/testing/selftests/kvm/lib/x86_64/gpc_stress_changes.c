@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The stress test of the guest page cache: all that a VMM can do to the places that
- * hold the records.  Each change returns whether there is such a thing for the place.
+ * The stress test of the guest page cache: all changes that a VMM can make to the places
+ * that hold the records.  Each change returns whether it applies to the place.
  */
 #include <signal.h>
 #include <sys/prctl.h>
@@ -27,10 +27,10 @@
 #endif
 
 /*
- * What backs a place, and with it goes what was there.  The place is disturbed.
+ * Replace what backs a place, and lose its contents.  The place is disturbed.
  */
 
-/* The page lives on at another address; the place has an empty one. */
+/* Move the page to another address.  The place gets an empty page. */
 static bool move_page_out(struct changer *c, struct place *p)
 {
 	int k = place_pick_page(c, p);
@@ -49,7 +49,7 @@ static bool move_page_out(struct changer *c, struct place *p)
 	return true;
 }
 
-/* The page goes back to the kernel, and from there probably into the yard. */
+/* The old page goes to the kernel, and from there probably into the yard. */
 static bool move_page_in(struct changer *c, struct place *p)
 {
 	int k = place_pick_page(c, p);
@@ -67,7 +67,7 @@ static bool move_page_in(struct changer *c, struct place *p)
 	return true;
 }
 
-/* To the kernel, and probably into the ballast. */
+/* The page goes to the kernel, and from there probably into the ballast. */
 static bool drop_page(struct changer *c, struct place *p)
 {
 	int k = place_pick_page(c, p);
@@ -107,7 +107,7 @@ static bool map_over(struct changer *c, struct place *p)
 	return true;
 }
 
-/* The file loses the page; the kernel gets it, then probably the yard. */
+/* The file loses the page.  The page goes to the kernel, then probably into the yard. */
 static bool punch_hole(struct changer *c, struct place *p)
 {
 	int k = place_pick_page(c, p);
@@ -150,10 +150,10 @@ static bool protect(struct changer *c, struct place *p)
 }
 
 /*
- * What backs a place, but not what is there.  The place is not disturbed.
+ * Replace what backs a place, and keep its contents.  The place is not disturbed.
  */
 
-/* The child has the page as it was, and must keep it so. */
+/* The child keeps the old page, which must not change. */
 static bool copy_on_write(struct changer *c, struct place *p)
 {
 	int pipefd[2], status;
@@ -190,7 +190,7 @@ static bool page_out(struct changer *c, struct place *p)
 	return !madvise(place_ballast(p), place_ballast_to(PLACE_PAGES - 1), MADV_PAGEOUT);
 }
 
-/* To the other node, if there are two; else off pages said to be failing. */
+/* Migrate to the other node if there are two, else soft-offline the page. */
 static bool migrate(struct changer *c, struct place *p)
 {
 	int node = -1, status = -1;
@@ -209,12 +209,12 @@ static bool migrate(struct changer *c, struct place *p)
 	return !madvise(page, PAGE_SIZE, MADV_SOFT_OFFLINE);
 }
 
-/* All small pages of the area move into one huge page. */
+/* Collapse all small pages of the area into one huge page. */
 static bool collapse(struct changer *c, struct place *p)
 {
 	void *ballast = place_ballast(p);
 
-	/* If it is one already, it falls apart first. */
+	/* If the area is huge already, split it first. */
 	pthread_mutex_lock(&p->lock);
 	SYSCALL_OK(mprotect(ballast, PAGE_SIZE, PROT_READ));
 	SYSCALL_OK(mprotect(ballast, PAGE_SIZE, PROT_READ | PROT_WRITE));
@@ -222,7 +222,7 @@ static bool collapse(struct changer *c, struct place *p)
 	return !madvise(vmm.area[p->anon], AREA_SIZE, MADV_COLLAPSE);
 }
 
-/* ksmd merges what is equal, if only the page next to that of the record. */
+/* ksmd merges equal pages, at least the page next to the record's. */
 static bool unmerge(struct changer *c, struct place *p)
 {
 	const size_t size = place_ballast_to(PLACE_PAGES - 1);
@@ -293,7 +293,7 @@ static bool move_slot(struct changer *c, struct place *p)
 	return true;
 }
 
-/* Other memory comes to the address, in one of two memslots perhaps. */
+/* Put other memory at the address, perhaps in only one of two memslots. */
 static bool divert_slot(struct changer *c, struct place *p)
 {
 	int i = p->two_slots ? place_pick_page(c, p) : 0;
@@ -310,7 +310,7 @@ static bool divert_slot(struct changer *c, struct place *p)
 	return true;
 }
 
-/* Nothing of it can be seen. */
+/* The guest cannot see this change. */
 static bool change_slot_flags(struct changer *c, struct place *p)
 {
 	pthread_mutex_lock(&p->lock);
@@ -320,7 +320,7 @@ static bool change_slot_flags(struct changer *c, struct place *p)
 	return true;
 }
 
-/* A memslot that has nothing to do with any place. */
+/* A memslot that is unrelated to all places. */
 static bool change_other_slot(struct changer *c, struct place *p)
 {
 	const uint32_t slot = GPC_SLOT + NR_PLACES * PLACE_PAGES + (c - vmm.changer);
@@ -385,7 +385,7 @@ void place_bind(const struct place *p, bool on)
 		    strerror(errno));
 }
 
-/* Where the record goes next: not a byte in common with where it is. */
+/* The record's next offset, which must not overlap the current one. */
 static size_t pick_offset(struct changer *c, const struct place *p)
 {
 	const size_t size = place_records[p->kind].end, end = PAGE_SIZE - size;
@@ -399,7 +399,7 @@ static size_t pick_offset(struct changer *c, const struct place *p)
 			offset = changer_rarely(c, 4) ? end : offset % end & ~3ul;
 			offset += changer_rarely(c, 2) * PAGE_SIZE;
 			break;
-		case VCPU_INFO:	/* the guest's and KVM's atomic operations */
+		case VCPU_INFO:	/* aligned for atomic operations of the guest and KVM */
 			offset = offset % PLACE_SIZE & ~(size - 1);
 			break;
 		case RUNSTATE:	/* mostly across the pages' border, at any byte */
@@ -429,7 +429,7 @@ static bool deactivate(struct changer *c, struct place *p)
 	return true;
 }
 
-/* Straight to another address. */
+/* Move the record directly to another address. */
 static bool move_record(struct changer *c, struct place *p)
 {
 	size_t size = place_records[p->kind].end - place_records[p->kind].start;
@@ -446,7 +446,7 @@ static bool move_record(struct changer *c, struct place *p)
 	return true;
 }
 
-/* What a case has going on, one thread each. */
+/* Changes by kind.  Each changing thread makes those of one kind. */
 const struct change stress_replacing[] = {
 	{ "move_page_out",	move_page_out,		4, true },
 	{ "move_page_in",	move_page_in,		2, true },

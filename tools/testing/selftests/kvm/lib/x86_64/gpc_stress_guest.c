@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The stress test of the guest page cache: the guest.  gpc_stress.h says what it may
- * see, and why.
+ * The stress test of the guest page cache: the guest.  gpc_stress.h describes what the
+ * guest may see, and why.
  */
 #include "gpc_stress.h"
 
 struct stress stress;
 
 /*
- * Reading a record, once
+ * Read a record once
  */
 
 enum look {
@@ -16,7 +16,7 @@ enum look {
 	ABSENT,
 	HALF,		/* marked as being written */
 	CHANGED,	/* written while it was being read */
-	TORN,		/* of one version, and yet changed */
+	TORN,		/* same version, but changed */
 };
 
 static enum look read_clock(uint64_t gva, struct pvclock_vcpu_time_info *copy)
@@ -46,8 +46,8 @@ static enum look read_clock(uint64_t gva, struct pvclock_vcpu_time_info *copy)
 }
 
 /*
- * The entry time lies at any address, so it isn't read at once.  Its last byte has
- * the bit that says that the record is being written: read that after the rest.
+ * The entry time may be unaligned, so a read of it is not atomic.  Its last byte has the
+ * bit that marks an update in progress: read that byte after the rest.
  */
 static enum look read_runstate(uint64_t gva, struct xen_runstate *copy)
 {
@@ -66,7 +66,7 @@ static enum look read_runstate(uint64_t gva, struct xen_runstate *copy)
 	return copy->entry_time ? WHOLE : ABSENT;
 }
 
-/* It has the time of day at which the guest's clock was zero, and so tells the era. */
+/* The time of day at which the guest's clock was zero, which shows the era. */
 static enum look read_wall_clock(uint64_t gva, uint64_t *era)
 {
 	const uint64_t era_s = GPC_ERA_NS / NSEC_PER_SEC;
@@ -84,9 +84,9 @@ static enum look read_wall_clock(uint64_t gva, uint64_t *era)
 }
 
 /*
- * Reading it until it can be judged.  A vCPU's own changes under its hands only when
- * it has left the guest meanwhile.  Another's is left alone if it is being written all
- * the time: its writer may be preempted.
+ * Read a record until it can be judged.  A vCPU's own record changes during the read only
+ * if the vCPU leaves the guest meanwhile.  Give up on another vCPU's record that stays
+ * half-written: its writer may be preempted.
  */
 #define READ_RECORD(own, read)						\
 ({									\
@@ -101,7 +101,7 @@ static enum look read_wall_clock(uint64_t gva, uint64_t *era)
 })
 
 /*
- * Judging it
+ * Judge a record
  */
 
 static uint32_t place_seq(int place)
@@ -118,7 +118,7 @@ static bool place_undisturbed(int place, uint32_t seq)
 	return !(seq & 1) && READ_ONCE(stress.place[place].seq) == seq;
 }
 
-/* Is there a record?  If not, then for a good reason. */
+/* Returns whether there is a record.  If there is none, check the reason. */
 static bool check_look(struct vcpu_state *me, int place, enum look look, bool own, bool fresh)
 {
 	struct looks *looks = &me->looks[place];
@@ -274,7 +274,7 @@ static void take_words(struct vcpu_state *me, struct xen_shared_info *shinfo, ui
 	}
 }
 
-/* What is pending, unless the VMM has its hands on it. */
+/* Take the pending events, unless the VMM disturbs their places. */
 static void take_events(struct vcpu_state *me)
 {
 	int vinfo_place = PLACE(me->id, VCPU_INFO);
@@ -282,13 +282,13 @@ static void take_events(struct vcpu_state *me)
 	uint32_t taking = 1;
 	uint8_t upcall = 0;
 
-	/* Also keeps what follows behind it. */
+	/* Also orders the accesses below after @taking. */
 	asm volatile("xchgl %0, %1" : "+r"(taking), "+m"(me->taking) : : "memory");
 
 	if (!(place_seq(vinfo_place) & 1) && !(place_seq(SHINFO_PLACE) & 1)) {
 		vinfo = (void *)stress.place[vinfo_place].gva;
 
-		/* In the opposite order of KVM's, so that none is left behind. */
+		/* Reverse of KVM's order, so that no event is left behind. */
 		asm volatile("xchgb %0, %1"
 			     : "+q"(upcall), "+m"(vinfo->upcall_pending) : : "memory");
 		if (upcall)
@@ -301,8 +301,8 @@ static void take_events(struct vcpu_state *me)
 }
 
 /*
- * The upcall is left for take_events().  It would be raised again at once, as long
- * as it is pending, so interrupts stay off until that has been called.
+ * Leave the upcall to take_events().  A pending upcall would be raised again at once, so
+ * interrupts stay off until take_events() has run.
  */
 void stress_upcall_handler(struct ex_regs *regs)
 {
@@ -310,8 +310,8 @@ void stress_upcall_handler(struct ex_regs *regs)
 }
 
 /*
- * One timer at a time, due at once or a little later, by the guest's own clock.
- * KVM raises its event in hard IRQ if it can.
+ * One timer at a time, due at once or a little later by the guest's own clock.  KVM
+ * raises its event in hard IRQ if possible.
  */
 #define TIMER_LATE_ROUNDS	10000
 
@@ -345,7 +345,7 @@ static void check_timer(struct vcpu_state *me, uint64_t round)
 	xen_hypercall(HYPERVISOR_SET_TIMER_OP, now + round % 8 * 20000, NULL);
 }
 
-/* Have KVM look at the bitmap, and perhaps wait for the timer's event. */
+/* Make KVM check the bitmap, and perhaps wait for the timer's event. */
 static void poll_timer(struct vcpu_state *me)
 {
 	uint32_t port = port_of(me->id, TIMER_PORT);

@@ -37,7 +37,7 @@ void vmm_note_run(int vcpu)
 	pthread_mutex_unlock(&vmm.lock);
 }
 
-/* For something that a vCPU does in time.  They run until all other threads are done. */
+/* Wait for the next return from KVM_RUN.  vCPUs run until all other threads are done. */
 void vmm_wait_a_run(void)
 {
 	pthread_mutex_lock(&vmm.lock);
@@ -45,7 +45,7 @@ void vmm_wait_a_run(void)
 	pthread_mutex_unlock(&vmm.lock);
 }
 
-/* Until each vCPU has returned from a run that it has yet to begin. */
+/* Wait until each vCPU has returned from a run that begins after this call. */
 static void vmm_wait_new_runs(void)
 {
 	uint64_t until[NR_VCPUS];
@@ -85,7 +85,7 @@ bool vmm_undisturbed(int place, uint32_t seq)
 	return !(seq & 1) && vmm_seq(place) == seq;
 }
 
-/* The part of page @k that is not the record's: before it, and behind it. */
+/* Size of the poison before the record in page @k, and start of the poison behind it. */
 static void around(const struct place *p, int k, size_t *before, size_t *behind)
 {
 	size_t start = p->offset + place_records[p->kind].start;
@@ -107,7 +107,7 @@ static void place_poison_around(const struct place *p, int k, void *page)
 	memset(page + behind, GPC_POISON, PAGE_SIZE - behind);
 }
 
-/* A page for a place: nothing in it. */
+/* Prepare a page for a place, without a record. */
 void place_make_page(const struct place *p, int k, void *page)
 {
 	size_t before, behind;
@@ -134,7 +134,7 @@ void place_assert_around(const struct place *p)
 		    "place %d: written to before the place", p->id);
 }
 
-/* As Xen does when the guest moves its vCPU info: whatever is there is looked at. */
+/* Like Xen when the guest moves its vCPU info: let the guest check all words. */
 static void raise_upcall(const struct place *p)
 {
 	struct xen_vcpu_info *vinfo = p->hva + p->offset;
@@ -178,7 +178,7 @@ void place_provoke(const struct place *p)
 	vmm_wait_new_runs();
 }
 
-/* KVM has no business there any more: poison it, and see. */
+/* KVM must not write to @mem any more: poison it and check. */
 void place_assert_left_alone(const struct place *p, void *mem, size_t size)
 {
 	memset(mem, GPC_POISON, size);
@@ -186,7 +186,7 @@ void place_assert_left_alone(const struct place *p, void *mem, size_t size)
 	TEST_ASSERT(gpc_is_poison(mem, size), "place %d: still written to", p->id);
 }
 
-/* A page with a part of the record. */
+/* Pick a page that holds a part of the record. */
 int place_pick_page(struct changer *c, const struct place *p)
 {
 	int first = p->offset / PAGE_SIZE;

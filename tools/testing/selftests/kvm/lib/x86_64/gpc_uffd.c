@@ -6,7 +6,7 @@ int gpc_uffd_open(uint64_t features)
 	struct uffdio_api api = { .api = UFFD_API, .features = features };
 	int uffd = syscall(__NR_userfaultfd, O_CLOEXEC);
 
-	GPC_REQUIRE(uffd >= 0, "no userfaultfd for faults of the kernel: %s", strerror(errno));
+	GPC_REQUIRE(uffd >= 0, "no userfaultfd for kernel faults: %s", strerror(errno));
 	GPC_REQUIRE(!ioctl(uffd, UFFDIO_API, &api),
 		    "userfaultfd without features 0x%lx: %s", features, strerror(errno));
 	return uffd;
@@ -23,7 +23,7 @@ void gpc_uffd_register(int uffd, void *mem, size_t size, uint64_t mode)
 		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_REGISTER)", -1));
 }
 
-/* Wait until a thread waits for @page. */
+/* Wait until a thread faults on @page. */
 void gpc_uffd_await_fault(int uffd, void *page, uint64_t flags)
 {
 	struct uffd_msg msg;
@@ -35,13 +35,13 @@ void gpc_uffd_await_fault(int uffd, void *page, uint64_t flags)
 	TEST_ASSERT_EQ(msg.arg.pagefault.flags, flags);
 }
 
-/* The same, for a thread that wants to write it. */
+/* The same, for a write fault. */
 void gpc_uffd_await(int uffd, void *page, uint64_t why)
 {
 	gpc_uffd_await_fault(uffd, page, UFFD_PAGEFAULT_FLAG_WRITE | why);
 }
 
-/* A page of poison. */
+/* Supply a page of poison. */
 void gpc_uffd_supply(int uffd, void *page)
 {
 	static uint8_t src[PAGE_SIZE] __aligned(PAGE_SIZE);
@@ -63,7 +63,7 @@ void gpc_uffd_supply_zeros(int uffd, void *page)
 		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_ZEROPAGE)", -1));
 }
 
-/* The page is gone, and a fault of it the handler's to serve. */
+/* Drop the page, so that the handler has to serve the next fault. */
 int gpc_uffd_make_missing(void *page)
 {
 	int uffd = gpc_uffd_open(0);
@@ -74,7 +74,7 @@ int gpc_uffd_make_missing(void *page)
 }
 
 /*
- * A thread that may fall asleep in KVM
+ * A thread that may sleep in KVM
  */
 
 static void *gpc_task_thread(void *data)
@@ -100,7 +100,7 @@ int gpc_task_finish(struct gpc_task *task)
 	return task->ret;
 }
 
-/* For a task that should end by itself: false if it has not within some seconds. */
+/* For a task that should end by itself.  Returns false after some seconds. */
 bool gpc_task_ends(struct gpc_task *task)
 {
 	struct timespec limit;
@@ -111,8 +111,8 @@ bool gpc_task_ends(struct gpc_task *task)
 }
 
 /*
- * Until the task has ended, or sleeps: 'S' where a signal wakes it, 'D' where an ordinary one
- * does not.
+ * Wait until the task has ended, or sleeps: 'S' where a signal wakes it, 'D' where an
+ * ordinary signal does not.
  */
 void gpc_task_await_done_or(struct gpc_task *task, char sleep)
 {
@@ -127,20 +127,20 @@ void gpc_task_await_done_or(struct gpc_task *task, char sleep)
 		f = fopen(path, "r");
 		if (!f)
 			continue;
-		/* proc_pid_stat(5): the name is in parentheses, the state behind it. */
+		/* proc_pid_stat(5): the state follows the name in parentheses. */
 		if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
 			state = 0;
 		fclose(f);
 	}
 }
 
-/* False if the task waits for a page of @uffd instead. */
+/* Returns false if the task waits for a page of @uffd instead. */
 bool gpc_task_ends_unserved(struct gpc_task *task, int uffd)
 {
 	struct pollfd fault = { .fd = uffd, .events = POLLIN };
 	int faults;
 
-	/* poll() refuses a userfaultfd whose read() blocks. */
+	/* poll() requires a non-blocking userfaultfd. */
 	TEST_ASSERT(!fcntl(uffd, F_SETFL, O_NONBLOCK), __KVM_SYSCALL_ERROR("fcntl()", -1));
 	do {
 		faults = poll(&fault, 1, 1);
@@ -150,14 +150,14 @@ bool gpc_task_ends_unserved(struct gpc_task *task, int uffd)
 	return !faults;
 }
 
-/* KVM updates the clock in @page, the guest looks at nothing. */
+/* Let KVM update the clock; the guest reads nothing. */
 int gpc_task_update_fn(void *vcpu)
 {
 	gpc_update(vcpu);
 	return 0;
 }
 
-/* Returns when the update waits for the handler. */
+/* Start an update.  Returns when the update waits for the handler. */
 void gpc_task_update(struct gpc_task *task, struct kvm_vcpu *vcpu, int uffd, void *page)
 {
 	gpc_task_start(task, gpc_task_update_fn, vcpu);
@@ -165,12 +165,12 @@ void gpc_task_update(struct gpc_task *task, struct kvm_vcpu *vcpu, int uffd, voi
 }
 
 /*
- * A kick: the signal with which a VMM gets a vCPU's thread out of KVM_RUN
+ * A kick: the signal by which a VMM gets a vCPU's thread out of KVM_RUN
  */
 
 static struct kvm_vcpu *gpc_kicked;
 
-/* As VMMs do, for the case that the signal comes just before KVM_RUN. */
+/* Like a VMM, in case the signal arrives just before KVM_RUN. */
 static void gpc_exit_immediately(int signal)
 {
 	WRITE_ONCE(gpc_kicked->run->immediate_exit, 1);
@@ -195,9 +195,9 @@ void gpc_kick_out(struct kvm_vcpu *vcpu, struct gpc_task *task)
 	TEST_ASSERT(gpc_task_ends(task), "A kick does not end KVM_RUN");
 	TEST_ASSERT_EQ(task->ret, -EINTR);
 
-	/* It touches no page either. */
+	/* With immediate_exit, KVM_RUN touches no page. */
 	gpc_task_start(task, gpc_task_run_fn, vcpu);
-	TEST_ASSERT(gpc_task_ends(task), "KVM_RUN waits in spite of immediate_exit");
+	TEST_ASSERT(gpc_task_ends(task), "KVM_RUN waits despite immediate_exit");
 	TEST_ASSERT_EQ(task->ret, -EINTR);
 	vcpu->run->immediate_exit = 0;
 }

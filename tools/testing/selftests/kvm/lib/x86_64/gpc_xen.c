@@ -31,9 +31,9 @@ uint64_t gpc_runstate_sum(const struct gpc_runstate *rs)
  */
 
 /*
- * Read as vcpu.h says: no update in progress, and none since.  The entry time may
- * itself lie in two cache lines, or pages, and be torn, so the byte with the flag is
- * looked at in between.
+ * Read as vcpu.h demands: no update in progress, and none since.  The entry time may lie
+ * across two cache lines or pages and be torn, so check the byte with the flag in
+ * between.
  */
 bool gpc_guest_try_record(const void *record, enum gpc_abi abi, struct gpc_runstate *rs)
 {
@@ -63,7 +63,7 @@ void gpc_guest_read_record(void)
 		if (gpc_guest_try_record((void *)gpc_record.gva, gpc_record.abi, &gpc_record.rs))
 			return;
 	}
-	GUEST_FAIL("record never consistent, entry time 0x%lx", gpc_record.rs.entry_time);
+	GUEST_FAIL("the record is never consistent, entry time 0x%lx", gpc_record.rs.entry_time);
 }
 
 /*
@@ -128,7 +128,7 @@ uint64_t gpc_now(struct kvm_vm *vm)
 	return data.clock;
 }
 
-/* As gpc_create_vm(); the update flag is in use. */
+/* Like gpc_create_vm(), with the update flag in use. */
 struct kvm_vcpu *gpc_xen_create_with_ring(struct __test_metadata *metadata, uint32_t entries)
 {
 	struct kvm_xen_hvm_config config = {
@@ -151,7 +151,7 @@ struct kvm_vcpu *gpc_xen_create(struct __test_metadata *metadata)
  * VMM: memory
  */
 
-/* Two pages that are neighbours in the host's memory, too. */
+/* Two pages that are also adjacent in the host's memory. */
 void *gpc_mmap_adjacent(void)
 {
 	const size_t size = 4ul << 20;
@@ -165,11 +165,11 @@ void *gpc_mmap_adjacent(void)
 		if (gpc_pfn(page + PAGE_SIZE) == gpc_pfn(page) + 1)
 			return page;
 	}
-	GPC_REQUIRE(false, "no two pages are neighbours in memory");
+	GPC_REQUIRE(false, "no two pages are adjacent in memory");
 	return NULL;
 }
 
-/* One memslot of two pages, or two of one. */
+/* One memslot of two pages, or two memslots of one page. */
 struct gpc_span gpc_span_one_slot(struct kvm_vm *vm, void *mem)
 {
 	vm_set_user_memory_region(vm, GPC_SLOT, 0, GPC_SPAN_GPA, GPC_SPAN_SIZE, mem);
@@ -197,7 +197,7 @@ void gpc_span_assert_poison(const struct gpc_span *span)
 
 void gpc_assert_whole(const struct gpc_runstate *rs)
 {
-	TEST_ASSERT(!(rs->entry_time & GPC_RUNSTATE_UPDATE), "Update flag left behind");
+	TEST_ASSERT(!(rs->entry_time & GPC_RUNSTATE_UPDATE), "The update flag is still set");
 	TEST_ASSERT(rs->state < GPC_NR_STATES, "State %u", rs->state);
 	TEST_ASSERT(gpc_runstate_sum(rs) == rs->entry_time,
 		    "Times add up to %lu ns at %lu ns", gpc_runstate_sum(rs), rs->entry_time);
@@ -211,8 +211,8 @@ uint8_t *gpc_span_byte(const struct gpc_span *span, uint64_t gpa)
 }
 
 /*
- * Take the record at @gpa out, which leaves poison: it is whole, in the padding is
- * nothing that was not there before but zeroes, and KVM has written nothing else.
+ * Take the record at @gpa out and leave poison.  Assert that the record is whole, that
+ * its padding is unchanged or zero, and that KVM has written nothing else.
  */
 struct gpc_runstate gpc_take_record(const struct gpc_span *span, uint64_t gpa, enum gpc_abi abi)
 {
@@ -236,7 +236,7 @@ struct gpc_runstate gpc_take_record(const struct gpc_span *span, uint64_t gpa, e
 	return rs;
 }
 
-/* The guest reads, at @gpa, a record that KVM has written just now. */
+/* Assert that the guest reads a record at @gpa that KVM has just written. */
 struct gpc_runstate gpc_assert_record(struct kvm_vcpu *vcpu, uint64_t gpa, enum gpc_abi abi)
 {
 	uint64_t before = gpc_now(vcpu->vm), after;
@@ -257,7 +257,7 @@ struct gpc_runstate gpc_assert_record(struct kvm_vcpu *vcpu, uint64_t gpa, enum 
 	return *rs;
 }
 
-/* As gpc_assert_record(), and KVM writes nothing else. */
+/* Like gpc_assert_record().  Also assert that KVM writes nothing else. */
 void gpc_assert_record_in(struct kvm_vcpu *vcpu, const struct gpc_span *span, uint64_t gpa,
 			  enum gpc_abi abi)
 {
