@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What a vCPU's time is accounted to, when the thread that runs the vCPU changes and
- * when the VM's clock is set back: no time is stolen but what a thread waits while the
- * vCPU is that thread's, and no time goes back or jumps.
+ * Accounting of a vCPU's time when another thread runs the vCPU, and when the VM's clock
+ * is set back.  Only a thread's wait while it runs the vCPU is stolen.  No time goes back
+ * or jumps.
  */
 #include <pthread.h>
 #include <sys/resource.h>
@@ -15,11 +15,11 @@
 
 #define MSEC_NS		(NSEC_PER_SEC / 1000)
 
-/* A thread waits so long before or after another one runs the vCPU. */
+/* Time that a thread waits before or after another thread runs the vCPU. */
 #define WAIT_NS		(50 * MSEC_NS)
 #define RUN_NS		(20 * MSEC_NS)
 
-/* From sched-out until the vCPU runs again takes a little longer than the wait. */
+/* The time from sched-out until the next run is a little longer than the wait. */
 #define SWITCH_NS	MSEC_NS
 
 #define BACK_NS		(100ull * NSEC_PER_SEC)
@@ -47,17 +47,17 @@ static uint64_t switches(void)
 }
 
 /*
- * Threads: one runs the vCPU for a while, and says what it has waited meanwhile
+ * Threads: each runs the vCPU for a while, and reports how long it has waited
  */
 
 struct runner {
 	struct kvm_vcpu *vcpu;
 	uint64_t wait_first;	/* ns to wait for a CPU before the first run */
-	uint64_t delay;		/* waited from the first run to the last */
+	uint64_t delay;		/* waited between the first run and the last */
 	uint64_t switches;
 };
 
-/* The CPU goes to a child of the same affinity until this thread has waited @ns. */
+/* Give the CPU to a child of the same affinity until this thread has waited @ns. */
 static void wait_for_cpu(uint64_t ns)
 {
 	uint64_t until = gpc_run_delay() + ns;
@@ -154,7 +154,7 @@ static void assert_stolen_from(const struct runner *r, const struct gpc_runstate
 
 	assert_grown(prev, rs);
 	TEST_ASSERT(stolen <= r->delay + (r->switches + 1) * SWITCH_NS,
-		    "%lu ns of %lu ns stolen from a thread that waited %lu ns, in %lu times",
+		    "%lu ns of %lu ns stolen from a thread that waited %lu ns, with %lu switches",
 		    stolen, rs->entry_time - prev->entry_time, r->delay, r->switches);
 }
 
@@ -196,7 +196,7 @@ static struct kvm_xen_vcpu_attr as_running(struct kvm_vcpu *vcpu, uint16_t type)
 	return attr;
 }
 
-/* The main thread sets the state, another one runs the vCPU. */
+/* The main thread sets the state, another thread runs the vCPU. */
 RUNSTATE_TEST(restored_by_other_thread)
 {
 	const uint16_t types[] = {
@@ -220,7 +220,7 @@ RUNSTATE_TEST(restored_by_other_thread)
 	}
 }
 
-/* What the thread of the vCPU waits is stolen. */
+/* Time that the vCPU's thread waits is stolen. */
 RUNSTATE_TEST(thread_waits)
 {
 	void *mem = record_on(vcpu);
@@ -247,7 +247,7 @@ static void set_clock(struct kvm_vm *vm, uint64_t ns)
 	vm_ioctl(vm, KVM_SET_CLOCK, &data);
 }
 
-/* The record that the vCPU writes as it enters @state: none of its times went back. */
+/* Returns the record that the vCPU writes as it enters @state.  No time may go back. */
 static struct gpc_runstate enter(struct kvm_vcpu *vcpu, void *mem, enum gpc_state state,
 				 const struct gpc_runstate *prev)
 {
@@ -283,7 +283,7 @@ static void assert_survives_clock_set_back(struct kvm_vcpu *vcpu, void *mem,
 		behind = enter(vcpu, mem, i, &prev);
 		assert_stands_still(&prev, &behind);
 	}
-	/* What is waited then is not stolen from what passes later. */
+	/* Time that is waited now is not stolen from later time. */
 	wait_for_cpu(WAIT_NS);
 	run(vcpu);
 	behind = record_in(mem);
@@ -291,7 +291,7 @@ static void assert_survives_clock_set_back(struct kvm_vcpu *vcpu, void *mem,
 	behind = enter(vcpu, mem, state, &prev);
 	assert_stands_still(&prev, &behind);
 
-	/* What has passed since the clock caught up went to the state. */
+	/* The state gets the time since the clock caught up. */
 	set_clock(vcpu->vm, prev.entry_time + RUN_NS);
 	rs = enter(vcpu, mem, GPC_OFFLINE, &prev);
 	total = rs.entry_time - prev.entry_time;
@@ -301,7 +301,7 @@ static void assert_survives_clock_set_back(struct kvm_vcpu *vcpu, void *mem,
 	TEST_ASSERT(total >= RUN_NS && total < BACK_NS, "%lu ns have passed", total);
 	TEST_ASSERT_EQ(grown, total);
 
-	/* 100 s from one value to the next, as when the clock catches up by itself. */
+	/* Jump by 100 s, like a clock that catches up by itself. */
 	prev = rs;
 	set_clock(vcpu->vm, prev.entry_time - BACK_NS);
 	rs = enter(vcpu, mem, state, &prev);
@@ -380,7 +380,7 @@ STEAL_TEST(waited_less)
 	r = run_in_new_thread(vcpu, 0);
 	assert_stolen_at_most(steal, st->steal, r.delay);
 
-	/* And back: what the first thread has waited meanwhile is not the vCPU's. */
+	/* Back to the first thread: its wait in the meantime is not the vCPU's. */
 	steal = st->steal;
 	delay = gpc_run_delay();
 	run(vcpu);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The APIC-access page of L2, of which hardware knows the address: L2's accesses are
- * virtualized, whatever page the VMM puts there.
+ * L2's APIC-access page, whose address the hardware uses: L2's accesses are virtualized,
+ * whatever page the VMM puts there.
  */
 #include "gpc_harness.h"
 #include "gpc_nested.h"
@@ -29,7 +29,7 @@ FIXTURE_TEARDOWN(gpc_apic_access)
  * Guest
  */
 
-/* The virtual TPR, unless the page itself is read, which holds poison. */
+/* Reads the virtual TPR.  A read of the page itself returns poison. */
 static void l2_reads_tpr(void)
 {
 	uint32_t tpr;

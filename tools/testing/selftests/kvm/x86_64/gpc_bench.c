@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the guest-page cache costs: a line "name value unit" for each figure.
+ * Cost of the guest page cache.  Prints a line "name value unit" for each figure.
  *
  * Costs are differences of the TSC, read in userspace.  On an emulator that counts
- * instructions with it the figures repeat, and kernels can be compared; elsewhere
- * they are ticks, and noisy.  A figure is a median; what is subtracted was measured
- * on the same kernel.
+ * instructions with the TSC, the figures repeat and kernels can be compared.  Elsewhere
+ * the figures are ticks, and noisy.  A figure is a median.  A subtracted cost was
+ * measured on the same kernel.
  *
- * One VM has 1,280 vCPUs, each with kvmclock and three of Xen's areas.  These are
- * turned on one by one, each in a page of its own between pages that are not
- * cached, until N caches are active.  PLACES places are spread evenly over them,
- * and the worst one counts.
+ * One VM has 1,280 vCPUs, each with kvmclock and three of Xen's areas.  These are turned
+ * on one by one, each in a page of its own between pages that are not cached, until N
+ * caches are active.  PLACES places are spread evenly over them, and the worst one
+ * counts.
  *
  * none		madvise(MADV_DONTNEED) of a touched page, with no cache active
- * miss_N	the same of a page that is not cached, with N caches: the excess
- * hit_N	the same of a page that is cached, with N caches: the excess
- * miss_guest	as miss_N, in a Xen guest of 1,024 vCPUs that uses all there is:
+ * miss_N	the same of a page that is not cached, with N caches, minus none
+ * hit_N	the same of a page that is cached, with N caches, minus none
+ * miss_guest	as miss_N, in a Xen guest of 1,024 vCPUs that uses all areas:
  *		shared info, and on each vCPU kvmclock, vCPU info, time info and
  *		a runstate area across the end of a page
  *
@@ -28,33 +28,32 @@
  * run_runstate	the same in a Xen VM, with a runstate area
  * run_across	the same in a Xen VM, with a runstate area across the end of a page
  *
- * And what the parts cost:
+ * Cost of the parts:
  *
- * use_clock	KVM_RUN that has to rewrite the guest's clock, less the same with
- *		no clock registered: check, lock, write, unlock
- * use_steal	KVM_RUN, less the same with no steal time registered
+ * use_clock	KVM_RUN that rewrites the guest's clock, minus the same without a
+ *		clock: check, lock, write, unlock
+ * use_steal	KVM_RUN, minus the same without steal time
  * preempted	from the expiry of a timer to the thread that it wakes, on a CPU that
- *		a vCPU loses by that, less the same with no steal time registered
- * use_runstate	an ioctl that rewrites the runstate area, less the same with no
+ *		a vCPU loses to the thread, minus the same without steal time
+ * use_runstate	an ioctl that rewrites the runstate area, minus the same without an
  *		area: check, lock, write, unlock
  * use_across	as use_runstate, for an area across the end of a page
- * send_event	the ioctl that sends an event channel, in whole; it uses the caches
- *		of the shared info and the vCPU info
- * fast_event	write to the eventfd of an irqfd that sends an event channel, in whole
- * refresh	the ioctl of use_runstate when the page was dropped and touched
- *		since, less the same when it was not
- * activate	the ioctl that sets the MSR of kvmclock, in whole; the page is
- *		present
- * first_run	that and the KVM_RUN that writes the clock for the first time, in whole
+ * send_event	the whole ioctl that sends an event channel; it uses the caches of
+ *		the shared info and the vCPU info
+ * fast_event	the whole write to the eventfd of an irqfd that sends an event channel
+ * refresh	the ioctl of use_runstate after the page was dropped and touched,
+ *		minus the same without that
+ * activate	the whole ioctl that sets the MSR of kvmclock; the page is present
+ * first_run	activate, and the KVM_RUN that writes the clock for the first time
  *
- * Then a second thread drops DROP_SIZE of memory in one call.  When the first page
- * of it has gone and the last one has not, the runstate area is rewritten, whose
- * page was dropped and touched since it was last used.
+ * Then a second thread drops DROP_SIZE of memory in one call.  When the first page is
+ * gone and the last one is not, the runstate area is rewritten.  The area's page was
+ * dropped and touched since its last use.
  *
- * elsewhere	what that takes when the page lies elsewhere
- * overlap	what that takes when the page is the first one of the memory, so
- *		that it has to wait for the drop to end
- * overlap_cpu	of overlap, what is spent on a CPU
+ * elsewhere	cost of the rewrite when the area's page lies elsewhere
+ * overlap	the same when the page is the first one of the dropped memory, so
+ *		that the rewrite waits for the drop to end
+ * overlap_cpu	CPU time of overlap
  */
 #include <pthread.h>
 #include <sched.h>
@@ -170,9 +169,9 @@ static void set_xen_area(struct kvm_vcpu *vcpu, int type, uint64_t gpa)
 }
 
 /*
- * Activate a cache and have its page looked up, or deactivate it.  The MSR only stores
- * the clock's address: KVM looks the page up when the vCPU is about to run.  A vCPU that
- * has no code exits at once.
+ * Activate a cache and have its page looked up, or deactivate the cache.  The MSR only
+ * stores the clock's address: KVM looks the page up when the vCPU is about to run.  A
+ * vCPU without code exits at once.
  */
 static void set_cache(struct kvm_vcpu *vcpu, enum kind kind, uint64_t gpa)
 {
@@ -216,7 +215,7 @@ static void set_shared_info(struct kvm_vm *vm, uint64_t gpa)
 	vm_ioctl(vm, KVM_XEN_HVM_SET_ATTR, &info);
 }
 
-/* A state to know the runstate area by. */
+/* A state by which to recognize the runstate area. */
 static void set_runnable(struct kvm_vcpu *vcpu)
 {
 	struct kvm_xen_vcpu_attr attr = {
@@ -227,7 +226,7 @@ static void set_runnable(struct kvm_vcpu *vcpu)
 	vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &attr);
 }
 
-/* KVM adds these times, none, to the runstate's, and rewrites the area. */
+/* Add nothing to the runstate's times, which makes KVM rewrite the area. */
 static void use_runstate(struct kvm_vcpu *vcpu)
 {
 	struct kvm_xen_vcpu_attr attr = {
@@ -265,7 +264,7 @@ static int64_t drop_cost(void *page)
 	return GPC_MEDIAN(touch(page), drop(page, PAGE_SIZE));
 }
 
-/* The worst of some places spread over @n steps of @step pages. */
+/* Cost in the worst of some places that are spread over @n steps of @step pages. */
 static int64_t miss_cost(int n, int step)
 {
 	int64_t worst = 0;
@@ -315,13 +314,13 @@ static void bench_invalidation(void)
 	int64_t none;
 	int i, n;
 
-	__TEST_REQUIRE(!setrlimit(RLIMIT_NOFILE, &files), "%d files cannot be open", NR_VCPUS);
+	__TEST_REQUIRE(!setrlimit(RLIMIT_NOFILE, &files), "cannot open %d files", NR_VCPUS);
 	for (i = 0; i < NR_VCPUS; i++)
 		vcpus[i] = __vm_vcpu_add(vm, i);
 	pages = mmap_small(NR_PAGES * PAGE_SIZE);
 	vm_set_user_memory_region(vm, SLOT, 0, GPA, NR_PAGES * PAGE_SIZE, pages);
 
-	/* A VM that has run maps memory, which an invalidation has to look for. */
+	/* A VM that has run has mapped memory, which an invalidation has to search. */
 	__vcpu_run(vcpus[0]);
 	none = miss_cost(NR_CACHES, 2);
 	gpc_figure(none, "none");
@@ -383,7 +382,7 @@ static void bench_run(void)
 	end_guest(vcpu);
 }
 
-/* KVM knows a Xen VM by its hypercall page, whose MSR the VMM names. */
+/* A VM becomes a Xen VM when the VMM names the MSR of its hypercall page. */
 #define XEN_MSR		0x40000200
 
 static void bench_run_xen(void)
@@ -442,7 +441,7 @@ static void bench_steal_time(struct kvm_vcpu *vcpu)
 	set_msr(vcpu, MSR_KVM_STEAL_TIME, OFF);
 }
 
-/* A vCPU that is in the guest whenever it has the CPU. */
+/* A vCPU that stays in the guest while it has the CPU. */
 static struct spinning {
 	bool on;
 	bool stop;
@@ -482,7 +481,7 @@ static int64_t wakeup_cost(struct kvm_vcpu *spinner, uint8_t preempted)
 	int i;
 
 	*s = (struct spinning) { };
-	TEST_ASSERT(!pthread_create(&thread, NULL, run_spinner, spinner), "No thread");
+	TEST_ASSERT(!pthread_create(&thread, NULL, run_spinner, spinner), "pthread_create");
 	while (!READ_ONCE(s->on))
 		usleep(1000);
 	for (i = 0; i < GPC_ROUNDS; i++) {
@@ -591,7 +590,7 @@ static int64_t cpu_ns(void)
 	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
 }
 
-/* From here, threads that share a CPU share it in the same way each time. */
+/* After a tick, threads that share a CPU share it in the same way each time. */
 static void await_tick(void)
 {
 	uint64_t now = rdtsc(), before;
@@ -602,7 +601,7 @@ static void await_tick(void)
 	} while (now - before < 500);
 }
 
-/* Rewrite the runstate area, which is in @page, while @mem is being dropped. */
+/* Rewrite the runstate area, which is in @page, while another thread drops @mem. */
 static void use_meanwhile(struct kvm_vcpu *vcpu, void *page, void *mem,
 			  int64_t *elapsed, int64_t *cpu)
 {
@@ -618,7 +617,7 @@ static void use_meanwhile(struct kvm_vcpu *vcpu, void *page, void *mem,
 		touch(page);
 
 		await_tick();
-		TEST_ASSERT(!pthread_create(&thread, NULL, drop_all, mem), "No thread");
+		TEST_ASSERT(!pthread_create(&thread, NULL, drop_all, mem), "pthread_create");
 		while (is_present(mem))
 			;
 		TEST_ASSERT(is_present(mem + DROP_SIZE - PAGE_SIZE),

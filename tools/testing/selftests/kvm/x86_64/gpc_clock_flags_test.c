@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A guest with three clocks, kvmclock and Xen's two: PVCLOCK_GUEST_STOPPED shows in
- * kvmclock only, and the TSC reference stays when Xen's shared_info is set.
+ * A guest with three clocks, kvmclock and Xen's two: PVCLOCK_GUEST_STOPPED is set in
+ * kvmclock only, and the TSC reference does not change when Xen's shared_info is set.
  */
 #include "gpc_harness.h"
 #include "gpc_xen.h"
@@ -95,7 +95,7 @@ FLAGS_TEST(guest_stopped_kvmclock_only)
 	gpc_assert_written(clock_in(TIME_INFO));
 	assert_stopped_in_kvmclock_only(true);
 
-	/* Until the guest clears it. */
+	/* The flag stays until the guest clears it. */
 	gpc_update(vcpu);
 	assert_stopped_in_kvmclock_only(true);
 	clock_in(KVMCLOCK)->flags &= ~PVCLOCK_GUEST_STOPPED;
@@ -103,7 +103,7 @@ FLAGS_TEST(guest_stopped_kvmclock_only)
 	assert_stopped_in_kvmclock_only(false);
 }
 
-/* A Xen clock that can be written takes nothing away from kvmclock, which cannot. */
+/* A writable Xen clock does not use up the flag of a kvmclock that is not writable. */
 FLAGS_TEST(guest_stopped_pending)
 {
 	void *page;
@@ -122,13 +122,13 @@ FLAGS_TEST(guest_stopped_pending)
 	gpc_update(vcpu);
 	assert_stopped_in_kvmclock_only(true);
 
-	/* Once. */
+	/* KVM sets the flag only once. */
 	clock_in(KVMCLOCK)->flags = 0;
 	gpc_update(vcpu);
 	assert_stopped_in_kvmclock_only(false);
 }
 
-/* What a record from elsewhere says is not kept there either. */
+/* KVM clears the flag in Xen's clocks, even if a record already has it. */
 FLAGS_TEST(guest_stopped_xen)
 {
 	clocks_on(vcpu);
@@ -201,7 +201,7 @@ FLAGS_TEST(tsc_reference_with_shared_info)
 	assert_wall_clock(shinfo, WALL_CLOCK_64);
 	assert_reference_stays(vcpu, &ref);
 
-	/* Set once more, in the other layout, taken away, moved. */
+	/* Set it again, change the layout, remove it, move it. */
 	TEST_ASSERT_EQ(gpc_xen_set_shinfo(vcpu->vm, PAGE_GPA(SHARED_INFO)), 0);
 	assert_reference_stays(vcpu, &ref);
 	gpc_set_abi(vcpu->vm, GPC_32);
@@ -215,7 +215,7 @@ FLAGS_TEST(tsc_reference_with_shared_info)
 	assert_wall_clock(shinfo, WALL_CLOCK_32);
 	assert_reference_stays(vcpu, &ref);
 
-	/* The guest sets it by way of the mode that it asks for its hypercall page in. */
+	/* The guest's mode when it asks for its hypercall page sets the layout. */
 	gpc_wrmsr(vcpu, GPC_XEN_MSR, PAGE_GPA(SHARED_INFO));
 	assert_wall_clock(shinfo, WALL_CLOCK_64);
 	assert_reference_stays(vcpu, &ref);

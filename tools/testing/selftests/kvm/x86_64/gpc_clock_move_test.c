@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * kvmclock, when its guest address changes, or the memslots do: KVM writes the
- * clock where the guest has it now and nowhere else.
+ * kvmclock when its guest address or the memslots change: KVM writes the clock to its
+ * current guest address and nowhere else.
  */
 #include "gpc_harness.h"
 
 #define LAST_OFFSET	(PAGE_SIZE - GPC_CLOCK_SIZE)
 
-/* A memslot that has nothing to do with the clock. */
+/* A memslot that is unrelated to the clock. */
 #define OTHER_SLOT	(GPC_SLOT + 1)
 #define OTHER_GPA	(GPC_GPA + GPC_SIZE)
 
@@ -41,7 +41,7 @@ static void clock_on(struct kvm_vcpu *vcpu, uint64_t gpa)
 	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, gpa | KVM_MSR_ENABLED);
 }
 
-/* Of the slot at @mem, KVM writes the clock at @gpa and nothing else. */
+/* Assert that KVM writes the clock at @gpa, and nothing else in the slot at @mem. */
 static void assert_served_only(struct kvm_vcpu *vcpu, uint64_t gpa, void *mem)
 {
 	size_t start = gpa - GPC_GPA, end = start + GPC_CLOCK_SIZE;
@@ -64,7 +64,7 @@ static void assert_served_at_each(struct kvm_vcpu *vcpu, uint32_t msr,
 	}
 }
 
-/* Any even address will do: bit 0 alone is not part of it. */
+/* Any even address is valid: only bit 0 is not part of the address. */
 static const uint64_t within_page[] = {
 	0, 64, 32, LAST_OFFSET, 2, LAST_OFFSET - 2, 0,
 };
@@ -96,7 +96,7 @@ MOVE_TEST(old_msr_to_other_page)
 	assert_served_at_each(vcpu, MSR_KVM_SYSTEM_TIME, across_pages, ARRAY_SIZE(across_pages));
 }
 
-/* The write that the MSR itself asks for, without KVM_SET_CLOCK. */
+/* The MSR write itself causes a write of the clock, without KVM_SET_CLOCK. */
 MOVE_TEST(written_by_wrmsr)
 {
 	const uint32_t msrs[] = { MSR_KVM_SYSTEM_TIME, MSR_KVM_SYSTEM_TIME_NEW };
@@ -118,7 +118,7 @@ MOVE_TEST(written_by_wrmsr)
 	}
 }
 
-/* As when a VM is restored. */
+/* Like a restore of a VM. */
 MOVE_TEST(msr_set_by_vmm)
 {
 	void *mem = slot_add(vcpu->vm);
@@ -131,7 +131,7 @@ MOVE_TEST(msr_set_by_vmm)
 	}
 }
 
-/* The next page is none of the clock's business, whether there is one or not. */
+/* The next page does not matter, present or absent. */
 MOVE_TEST(last_legal_offset)
 {
 	const uint64_t gpas[] = {
@@ -168,7 +168,7 @@ MOVE_TEST(memslot_recreated)
 	assert_served_only(vcpu, GPC_CLOCK, mem);
 }
 
-/* No clock update while the memslot is away, so only its number tells. */
+/* No update happens while the slot is deleted: only the memslots' generation changes. */
 MOVE_TEST(memslot_recreated_elsewhere)
 {
 	void *old = slot_add(vcpu->vm), *mem = gpc_mmap_anon(NULL);
@@ -184,7 +184,7 @@ MOVE_TEST(memslot_recreated_elsewhere)
 	GPC_ASSERT_POISON(old, GPC_SIZE);
 }
 
-/* The slot moves by a page, up and down: another page comes under the clock. */
+/* Move the slot by a page, up and down: another page then backs the clock. */
 MOVE_TEST(memslot_moved)
 {
 	void *mem = slot_add(vcpu->vm);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * kvmclock at an address where KVM cannot have it.  The MSR write succeeds and
- * is read back, the guest runs on, nothing is written; the clock appears as
- * soon as the VMM has mended the memory, without the guest's doing.
+ * kvmclock at an address where KVM cannot write it.  The MSR write succeeds and reads
+ * back, the guest continues, and KVM writes nothing.  The clock appears once the VMM has
+ * repaired the memory, without any action of the guest.
  */
 #include "gpc_harness.h"
 
@@ -33,7 +33,7 @@ static void *slot_add(struct kvm_vm *vm)
 	return mem;
 }
 
-/* From the guest and from the VMM, by the old MSR and the new. */
+/* Write the old MSR and the new one, from the guest and from the VMM. */
 static void write_msrs(struct kvm_vcpu *vcpu, uint64_t val)
 {
 	int i;
@@ -54,7 +54,7 @@ static void clock_on(struct kvm_vcpu *vcpu, uint64_t gpa)
 	write_msrs(vcpu, gpa | KVM_MSR_ENABLED);
 }
 
-/* KVM_KVMCLOCK_CTRL is for vCPUs that have a clock, served or not. */
+/* KVM_KVMCLOCK_CTRL is for vCPUs that have a clock, even if KVM cannot write it. */
 static void assert_clock_ctrl(struct kvm_vcpu *vcpu, int err)
 {
 	int r = __vcpu_ioctl(vcpu, KVM_KVMCLOCK_CTRL, NULL);
@@ -85,7 +85,7 @@ REFUSE_TEST(across_page_end)
 	gpc_assert_served_in(vcpu, GPC_CLOCK, mem + PAGE_SIZE);
 }
 
-/* The refusal is of the new address; the clock stays where it is. */
+/* KVM refuses the new address.  The clock stays at the old one. */
 REFUSE_TEST(across_page_end_clock_on)
 {
 	void *mem = slot_add(vcpu->vm);
@@ -138,9 +138,9 @@ REFUSE_TEST(gpa_beyond_any_memory)
 		1ul << 45,
 		1ul << 52,
 		1ul << 63,
-		-PAGE_SIZE,		/* the last page there can be */
-		-GPC_CLOCK_SIZE,	/* ends where the addresses do */
-		-2ul,			/* with bit 0 the MSR is all ones */
+		-PAGE_SIZE,		/* the last possible page */
+		-GPC_CLOCK_SIZE,	/* ends at the end of the address space */
+		-2ul,			/* with bit 0, the MSR is all ones */
 	};
 	void *mem = slot_add(vcpu->vm);
 	int i;
@@ -167,7 +167,7 @@ REFUSE_TEST(read_only_memslot)
 	gpc_update(vcpu);
 	GPC_ASSERT_POISON(mem, GPC_SIZE);
 
-	/* KVM takes no change of the flag, only another memslot. */
+	/* KVM cannot change the flag of a memslot, only replace the memslot. */
 	gpc_slot_delete(vcpu->vm);
 	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
 	gpc_assert_served_in(vcpu, GPC_CLOCK, mem + PAGE_SIZE);
@@ -179,7 +179,7 @@ REFUSE_TEST(read_only_memslot)
 	GPC_ASSERT_POISON(mem, GPC_SIZE);
 }
 
-/* The pages go to the hoard, which must not come to lie at their address. */
+/* The freed pages go to the hoard, which must not be mapped at their address. */
 REFUSE_TEST(backing_unmapped)
 {
 	void *mem = slot_add(vcpu->vm), *hoard = gpc_hoard_reserve();
@@ -220,7 +220,7 @@ REFUSE_TEST(backing_mapped_read_only)
 	gpc_assert_served_in(vcpu, GPC_CLOCK, mem + PAGE_SIZE);
 }
 
-/* The memory is mapped, but a touch of it gives SIGBUS. */
+/* The memory is mapped, but an access raises SIGBUS. */
 REFUSE_TEST(backing_beyond_end_of_file)
 {
 	int fd = kvm_memfd_alloc(GPC_SIZE, false);
@@ -263,7 +263,7 @@ REFUSE_TEST(disabled_msr)
 	gpc_update(vcpu);
 	GPC_ASSERT_POISON(mem, GPC_SIZE);
 
-	/* Nor does anything come back with a change of what lies behind it. */
+	/* A change of the backing memory does not bring the clock back. */
 	TEST_ASSERT(!madvise(mem, GPC_SIZE, MADV_DONTNEED),
 		    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
 	memset(mem, GPC_POISON, GPC_SIZE);

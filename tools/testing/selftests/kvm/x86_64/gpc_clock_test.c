@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * kvmclock, when the memory behind it changes under the VMM's own address: the
- * guest reads the clock in the page it has now, and KVM leaves alone the page
- * it had before.
+ * kvmclock when the memory behind it changes at the VMM's own address: the guest reads
+ * the clock in the current page, and KVM does not touch the previous page.
  */
 #include <sys/mount.h>
 #include <sys/syscall.h>
@@ -44,7 +43,7 @@ static void *clock_on_anon(struct kvm_vcpu *vcpu)
 	return gpc_clock_on(vcpu, gpc_mmap_anon(NULL), GPC_SIZE);
 }
 
-/* KVM finds the present page by itself, and again when the VMM has touched it. */
+/* KVM finds the current page by itself, and again after the VMM has touched it. */
 static void assert_follows(struct kvm_vcpu *vcpu, void *page)
 {
 	gpc_assert_served(vcpu, GPC_CLOCK);
@@ -78,7 +77,7 @@ CLOCK_TEST(mmap_over)
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
 }
 
-/* The page lives on at another address, where the guest has no business. */
+/* The page lives on at another address, which is not guest memory. */
 CLOCK_TEST(mremap_away)
 {
 	void *page = clock_on_anon(vcpu), *moved;
@@ -136,7 +135,7 @@ CLOCK_TEST(mprotect_and_back)
 	assert_follows(vcpu, page);
 }
 
-/* The child has the page as it was; the guest's side gets a copy. */
+/* The child keeps the old page; the guest gets a copy. */
 CLOCK_TEST(copy_on_write)
 {
 	void *page = clock_on_anon(vcpu);
@@ -161,7 +160,7 @@ CLOCK_TEST(copy_on_write)
 	assert_follows(vcpu, page);
 }
 
-/* To another node where there is one, else off a page said to be failing. */
+/* Migrate to another node if there is one, else soft-offline the page. */
 static void migrate(void *page)
 {
 	int node, here, i, r, status = -1;
@@ -199,7 +198,7 @@ CLOCK_TEST(page_migration)
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
 }
 
-/* Have ksmd merge two equal pages; with the clock between poison in both. */
+/* Have ksmd merge two pages of poison. */
 static void *ksm_merge(void *page)
 {
 	void *twin = gpc_mmap(NULL, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -211,7 +210,7 @@ static void *ksm_merge(void *page)
 		    "kernel without KSM");
 	GPC_REQUIRE(gpc_set(KSM "sleep_millisecs", "1") &&
 		    gpc_set(KSM "pages_to_scan", "1000") &&
-		    gpc_set(KSM "run", "1"), "ksmd cannot be started");
+		    gpc_set(KSM "run", "1"), "cannot start ksmd");
 
 	for (i = 0; i < 5000 && gpc_pfn(page) != gpc_pfn(twin); i++)
 		usleep(1000);
@@ -223,7 +222,7 @@ CLOCK_TEST(ksm_merge)
 {
 	void *page = clock_on_anon(vcpu), *twin = ksm_merge(page);
 
-	/* Not merged again before it is looked at. */
+	/* Do not merge the pages again before the check. */
 	gpc_write_file(KSM "run", "0");
 	gpc_assert_served(vcpu, GPC_CLOCK);
 	TEST_ASSERT(gpc_pfn(page) != gpc_pfn(twin), "Page is still merged");
@@ -259,7 +258,7 @@ CLOCK_TEST(thp_collapse)
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
 }
 
-/* A neighbour goes read-only: the huge mapping falls apart, the page stays. */
+/* A neighbour becomes read-only: the huge mapping is split, the page stays. */
 CLOCK_TEST(thp_mapping_split)
 {
 	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page;
@@ -271,7 +270,7 @@ CLOCK_TEST(thp_mapping_split)
 	assert_follows(vcpu, page);
 }
 
-/* The clock's page alone is cut out of the huge page. */
+/* Only the clock's page is dropped from the huge page. */
 CLOCK_TEST(madvise_dontneed_thp)
 {
 	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page;
@@ -297,7 +296,7 @@ CLOCK_TEST(thp_split)
 	gpc_make_huge(mem);
 	page = gpc_clock_on(vcpu, mem, GPC_HUGE_SIZE);
 
-	/* Documentation/admin-guide/mm/transhuge.rst names no other way. */
+	/* Documentation/admin-guide/mm/transhuge.rst names only this way. */
 	GPC_REQUIRE(mkdtemp(dir), "no folder under /tmp for debugfs");
 	snprintf(path, sizeof(path), "%s/split_huge_pages", dir);
 	snprintf(range, sizeof(range), "%d,0x%lx,0x%lx", getpid(), (uintptr_t)mem,
@@ -312,8 +311,8 @@ CLOCK_TEST(thp_split)
 }
 
 /*
- * One huge page goes back to the pool and to another mapping, which leaves the
- * slot the second one.
+ * One huge page goes back to the pool and from there to another mapping.  The slot gets
+ * the second huge page.
  */
 CLOCK_TEST(hugetlb_replaced)
 {
@@ -337,7 +336,7 @@ CLOCK_TEST(hugetlb_replaced)
 	assert_follows(vcpu, page);
 	GPC_ASSERT_POISON(other, GPC_HUGE_SIZE);
 
-	/* The pool can shrink again once they are free. */
+	/* Free both pages, so that the pool can shrink again. */
 	gpc_slot_delete(vcpu->vm);
 	munmap(mem, GPC_HUGE_SIZE);
 	munmap(other, GPC_HUGE_SIZE);
@@ -358,7 +357,7 @@ CLOCK_TEST(punch_hole)
 
 	assert_follows(vcpu, page);
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
-	TEST_ASSERT(!memcmp(mem, alias, GPC_SIZE), "The file does not hold what the guest sees");
+	TEST_ASSERT(!memcmp(mem, alias, GPC_SIZE), "The file differs from the guest's memory");
 }
 
 /* The file keeps the old page. */
@@ -375,7 +374,7 @@ CLOCK_TEST(memfd_other_offset)
 	assert_follows(vcpu, page);
 	GPC_ASSERT_POISON(alias, GPC_SIZE);
 	TEST_ASSERT(!memcmp(mem, alias + GPC_SIZE, GPC_SIZE),
-		    "The file does not hold what the guest sees");
+		    "The file differs from the guest's memory");
 }
 
 static bool have_swap(void)
@@ -422,8 +421,8 @@ CLOCK_TEST(swap_out)
 }
 
 /*
- * A read brings the page in clean, with its copy in swap still good, and mapped
- * writable: KVM gets it without a fault, and what KVM writes must be kept.
+ * A read brings the page in clean, with its copy in swap still valid, and mapped
+ * writable.  KVM gets the page without a fault, and what KVM writes must not be lost.
  */
 CLOCK_TEST(swap_out_read_in)
 {
@@ -448,22 +447,22 @@ CLOCK_TEST(guest_stopped)
 {
 	struct pvclock_vcpu_time_info *clock = clock_on_anon(vcpu);
 
-	TEST_ASSERT(!(clock->flags & PVCLOCK_GUEST_STOPPED), "Stopped, and nobody said so");
+	TEST_ASSERT(!(clock->flags & PVCLOCK_GUEST_STOPPED), "Stopped without KVM_KVMCLOCK_CTRL");
 
-	/* Also in a page that it has only now. */
+	/* The flag also appears in a new page. */
 	vcpu_ioctl(vcpu, KVM_KVMCLOCK_CTRL, NULL);
 	gpc_drop(clock);
 	gpc_update(vcpu);
-	TEST_ASSERT(clock->flags & PVCLOCK_GUEST_STOPPED, "Not told that it was stopped");
+	TEST_ASSERT(clock->flags & PVCLOCK_GUEST_STOPPED, "KVM did not set the flag");
 	gpc_update(vcpu);
-	TEST_ASSERT(clock->flags & PVCLOCK_GUEST_STOPPED, "Told only once");
+	TEST_ASSERT(clock->flags & PVCLOCK_GUEST_STOPPED, "KVM cleared the flag");
 
 	clock->flags &= ~PVCLOCK_GUEST_STOPPED;
 	gpc_update(vcpu);
-	TEST_ASSERT(!(clock->flags & PVCLOCK_GUEST_STOPPED), "Told again");
+	TEST_ASSERT(!(clock->flags & PVCLOCK_GUEST_STOPPED), "KVM set the flag again");
 }
 
-/* The flags that a Xen guest's clock has with these flags of the VM. */
+/* Returns the flags of a Xen guest's clock with these flags of the VM. */
 static uint8_t xen_flags(struct kvm_vcpu *vcpu, struct pvclock_vcpu_time_info *clock,
 			 uint32_t vm_flags)
 {
@@ -484,7 +483,7 @@ CLOCK_TEST(xen_tsc_unstable)
 
 	GPC_REQUIRE(kvm_check_cap(KVM_CAP_XEN_HVM) & KVM_XEN_HVM_CONFIG_PVCLOCK_TSC_UNSTABLE,
 		    "kernel without KVM_XEN");
-	GPC_REQUIRE(clock->flags & PVCLOCK_TSC_STABLE_BIT, "no stable TSC to KVM");
+	GPC_REQUIRE(clock->flags & PVCLOCK_TSC_STABLE_BIT, "KVM has no stable TSC");
 	memset(xen, 0, sizeof(*xen));
 	TEST_ASSERT_EQ(gpc_xen_set_vcpu_info(vcpu, GPC_GPA), 0);
 

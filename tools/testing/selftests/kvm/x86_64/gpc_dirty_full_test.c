@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A dirty ring that nobody harvests: what KVM writes on its own behalf is refused before
- * it overruns the ring.  No entry is lost, and when the ring has been reset all goes on.
+ * A dirty ring that is not harvested: KVM refuses its own writes before they overrun the
+ * ring.  No entry is lost, and after a reset of the ring the writes succeed again.
  */
 #include <asm/barrier.h>
 
@@ -9,7 +9,7 @@
 #include "gpc_harness.h"
 #include "gpc_xen.h"
 
-/* The least that has room for all that KVM keeps in reserve, PML's entries too. */
+/* The smallest ring with room for all entries that KVM reserves, including PML's. */
 #define RING_ENTRIES	1024
 #define RSVD_ENTRIES	64
 
@@ -46,7 +46,7 @@ FIXTURE_TEARDOWN(gpc_dirty_full)
 
 static uint32_t ring_next;
 
-/* Take all entries, which must be of @slot, and let KVM have the ring again. */
+/* Take all entries, which must be of @slot, and give the ring back to KVM. */
 static unsigned int harvest(struct kvm_vcpu *vcpu, uint32_t slot)
 {
 	struct kvm_dirty_gfn *ring = vcpu_map_dirty_ring(vcpu), *gfn;
@@ -54,7 +54,7 @@ static unsigned int harvest(struct kvm_vcpu *vcpu, uint32_t slot)
 
 	for (;;) {
 		gfn = &ring[ring_next % RING_ENTRIES];
-		/* Pairs with KVM's release of the entry: the rest of it is there. */
+		/* Pairs with KVM's release of the entry: the rest is valid. */
 		if (smp_load_acquire(&gfn->flags) != KVM_DIRTY_GFN_F_DIRTY)
 			break;
 		TEST_ASSERT_EQ(gfn->slot, slot);
@@ -68,8 +68,8 @@ static unsigned int harvest(struct kvm_vcpu *vcpu, uint32_t slot)
 }
 
 /*
- * Repeat @write, which marks @nr pages each time, until it is refused; all that it did
- * before is in the ring.
+ * Repeat @write, which marks @nr pages each time, until KVM refuses it.  The ring has the
+ * pages of all previous writes.
  */
 static void assert_refused(struct kvm_vcpu *vcpu, int (*write)(struct kvm_vcpu *),
 			   uint32_t slot, unsigned int nr)
@@ -86,7 +86,7 @@ static void assert_refused(struct kvm_vcpu *vcpu, int (*write)(struct kvm_vcpu *
 		TEST_ASSERT_EQ(r, -ENOSPC);
 		TEST_ASSERT(done * nr > RING_ENTRIES - RSVD_ENTRIES && done * nr <= RING_ENTRIES,
 			    "Refused after %u pages of %u", done * nr, RING_ENTRIES);
-		/* And is refused for as long as nobody takes an entry. */
+		/* KVM keeps refusing until an entry is taken. */
 		TEST_ASSERT_EQ(write(vcpu), -ENOSPC);
 		TEST_ASSERT_EQ(harvest(vcpu, slot), done * nr);
 	}
@@ -138,7 +138,7 @@ FULL_TEST(wall_clock)
 	assert_refused(vcpu, write_wall_clock, GPC_SLOT, 3);
 }
 
-/* The walk sets the accessed bit of one entry, in a page table of the guest's. */
+/* The walk sets the accessed bit of one entry in a page table of the guest. */
 static int translate(struct kvm_vcpu *vcpu)
 {
 	struct kvm_translation tr = { .linear_address = GPC_GPA };
@@ -182,10 +182,10 @@ FULL_TEST(pre_fault_memory)
 }
 
 /*
- * The guest: one exit for which KVM writes more often than there are entries in reserve
+ * The guest: one exit for which KVM writes more often than it has reserved entries
  */
 
-/* The guest runs on, and its ring is harvested when it says so; returns the entries. */
+/* Run the guest, and harvest its ring when it is full.  Returns the number of entries. */
 static unsigned int run_and_harvest(struct kvm_vcpu *vcpu, struct gpc_step step)
 {
 	unsigned int nr = 0;
@@ -203,7 +203,7 @@ static unsigned int run_and_harvest(struct kvm_vcpu *vcpu, struct gpc_step step)
 	return nr;
 }
 
-/* Leave so many entries in the ring, and no record to be written as the vCPU runs. */
+/* Leave @nr entries in the ring, and no record for KVM to write when the vCPU runs. */
 static void fill(struct kvm_vcpu *vcpu, unsigned int nr)
 {
 	if (nr) {
@@ -214,7 +214,7 @@ static void fill(struct kvm_vcpu *vcpu, unsigned int nr)
 	TEST_ASSERT_EQ(gpc_set_record(vcpu, KVM_XEN_INVALID_GPA), 0);
 }
 
-/* How many entries it takes for KVM_RUN to exit at once: it differs with the CPU. */
+/* Number of entries at which KVM_RUN exits at once.  It depends on the CPU. */
 static unsigned int soft_limit(struct kvm_vcpu *vcpu)
 {
 	unsigned int low = 1, high = RING_ENTRIES - RSVD_ENTRIES, nr;
@@ -260,7 +260,7 @@ static void guest_copies_apic(void)
 	GUEST_ASSERT_EQ(count, 0);
 }
 
-/* KVM emulates each iteration, up to 1,024 of them for an exit, and marks the page for each. */
+/* KVM emulates up to 1,024 iterations per exit, and marks the page for each of them. */
 FULL_TEST(emulated_string_io)
 {
 	const uint32_t *copy = mem;

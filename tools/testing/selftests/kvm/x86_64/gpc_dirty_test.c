@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What KVM writes on its own behalf is marked dirty: the pages that were written,
- * each in its memslot, and no other, in the bitmap and in the dirty ring alike.
+ * KVM marks the pages that it writes on its own behalf dirty: exactly the written pages,
+ * each in its memslot, in the bitmap and in the dirty ring alike.
  *
  * The guest itself touches none of this memory.
  */
@@ -28,7 +28,7 @@
 #define UPCALL_VECTOR	0x40
 #define PORT		5
 
-/* KVM keeps some entries in reserve, and a few hundred for PML. */
+/* KVM reserves some entries, and a few hundred for PML. */
 #define RING_ENTRIES	4096
 
 static bool use_ring;
@@ -76,7 +76,7 @@ static int slots_from_bitmap(struct kvm_vm *vm, uint32_t slot)
 	uint64_t bitmap = 0;
 
 	log.dirty_bitmap = &bitmap;
-	/* There is none for a memslot that is not logged, or not there. */
+	/* A memslot that is not logged, or does not exist, has no bitmap. */
 	if (__vm_ioctl(vm, KVM_GET_DIRTY_LOG, &log)) {
 		TEST_ASSERT_EQ(errno, ENOENT);
 		return 0;
@@ -96,7 +96,7 @@ static int pages_from_ring(struct kvm_vcpu *vcpu)
 
 	for (;;) {
 		gfn = &ring[ring_next % RING_ENTRIES];
-		/* Pairs with KVM's release of the entry: the rest of it is there. */
+		/* Pairs with KVM's release of the entry: the rest is valid. */
 		if (smp_load_acquire(&gfn->flags) != KVM_DIRTY_GFN_F_DIRTY)
 			break;
 
@@ -104,7 +104,7 @@ static int pages_from_ring(struct kvm_vcpu *vcpu)
 			    (gfn->slot == GPC_SPAN_SLOT2 && two_slots && !gfn->offset),
 			    "Page %llu of memslot %u", gfn->offset, gfn->slot);
 		pages |= gfn->slot == GPC_SPAN_SLOT2 ? SECOND : 1 << gfn->offset;
-		/* Pairs with KVM's acquire: we are done with the entry. */
+		/* Pairs with KVM's acquire: the entry has been read. */
 		smp_store_release(&gfn->flags, KVM_DIRTY_GFN_F_RESET);
 		ring_next++;
 	}
@@ -112,7 +112,7 @@ static int pages_from_ring(struct kvm_vcpu *vcpu)
 	return pages;
 }
 
-/* The pages that have been marked since it was last asked. */
+/* The pages that were marked since the last call. */
 static int dirty_pages(struct kvm_vcpu *vcpu)
 {
 	return use_ring ? pages_from_ring(vcpu) : pages_from_bitmaps(vcpu->vm);
@@ -121,7 +121,7 @@ static int dirty_pages(struct kvm_vcpu *vcpu)
 #define ASSERT_DIRTY(vcpu, pages)	TEST_ASSERT_EQ(dirty_pages(vcpu), pages)
 
 /*
- * The memory: @logged says which of the pages are in a memslot that is logged
+ * The memory: @logged has the pages whose memslot is logged
  */
 
 static uint32_t flags_of(int page, int logged)
@@ -160,8 +160,8 @@ static void run(struct kvm_vcpu *vcpu)
 }
 
 /*
- * The clock.  KVM writes it when told to and at times of its own choice: the versions
- * tell which.  A page without a clock has a version that stays.
+ * The clock.  KVM writes it on request and at times of its own choice: the versions show
+ * which clock was written.  The version in a page without a clock does not change.
  */
 
 static uint32_t version_in(int page, size_t offset)
@@ -171,7 +171,7 @@ static uint32_t version_in(int page, size_t offset)
 	return READ_ONCE(clock->version);
 }
 
-/* Let the guest do @step; the pages whose clock, at @offset, KVM writes are marked. */
+/* Let the guest do @step.  Exactly the pages whose clock KVM writes are marked. */
 static int run_marks_clocks(struct kvm_vcpu *vcpu, size_t offset, struct gpc_step step)
 {
 	const uint32_t before[] = { version_in(0, offset), version_in(1, offset) };
@@ -238,7 +238,7 @@ DIRTY_TEST(vcpu_time_info)
 	assert_clock_marks(vcpu, VCPU_INFO_TIME, SECOND);
 }
 
-/* KVM looks for pending events there each time the guest is entered. */
+/* KVM checks for pending events there on each guest entry. */
 DIRTY_TEST(vcpu_info_read)
 {
 	struct kvm_xen_hvm_attr attr = {
@@ -254,8 +254,8 @@ DIRTY_TEST(vcpu_info_read)
 }
 
 /*
- * An event whose vCPU info is not there when it is sent is injected when the vCPU
- * runs.  (When it is there the event is set in it right away, which is not tracked:
+ * If the vCPU info is inaccessible when an event is sent, KVM injects the event when the
+ * vCPU runs.  (Otherwise KVM sets the event at once, and does not mark the page:
  * Documentation/virt/kvm/api.rst, KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO.)
  */
 DIRTY_TEST(vcpu_info_injection)
@@ -299,7 +299,7 @@ DIRTY_TEST(vcpu_info_injection)
  * Xen's runstate
  */
 
-/* Written when its address is set, at a change of state, and when the vCPU runs. */
+/* KVM writes the record when its address is set, on a change of state, and in KVM_RUN. */
 static void assert_record_marks(struct kvm_vcpu *vcpu, uint64_t gpa, int pages)
 {
 	TEST_ASSERT_EQ(gpc_set_record(vcpu, gpa), 0);
@@ -362,7 +362,7 @@ DIRTY_TEST(memslot_not_logged)
 	}
 }
 
-/* Without that the guest or the VMM would have to set the address again. */
+/* Logging takes effect without setting the address again. */
 DIRTY_TEST(logging_on_off)
 {
 	const int changes[] = { BOTH, FIRST, SECOND, NONE, FIRST, BOTH, SECOND, BOTH, NONE, BOTH };
@@ -380,7 +380,7 @@ DIRTY_TEST(logging_on_off)
 	}
 }
 
-/* A record of 32 bits ends where the page does, one of 64 bits goes on. */
+/* A 32-bit record ends at the page's end, a 64-bit record crosses it. */
 DIRTY_TEST(size_by_mode)
 {
 	const uint64_t gpa = GPC_SPAN_END - GPC_RECORD_SIZE(GPC_32);
@@ -406,7 +406,7 @@ DIRTY_TEST(size_by_mode)
 	}
 }
 
-/* It follows the page, and the mark goes by the guest's address, not the VMM's. */
+/* The record follows the page, and KVM marks the guest's address, not the VMM's. */
 DIRTY_TEST(memory_moves)
 {
 	int i;
@@ -423,7 +423,7 @@ DIRTY_TEST(memory_moves)
 	}
 }
 
-/* The two pages of the guest's are one of the VMM's. */
+/* Both pages of the guest are one page of the VMM. */
 DIRTY_TEST(aliased_memslots)
 {
 	void *mem = gpc_mmap_anon(NULL);
@@ -454,12 +454,12 @@ DIRTY_TEST(not_written)
 	TEST_ASSERT_EQ(gpc_set_record(vcpu, ACROSS), 0);
 	ASSERT_DIRTY(vcpu, BOTH);
 
-	/* Got, set without a word to the guest, refused. */
+	/* A read and a refused change mark nothing. */
 	vcpu_ioctl(vcpu, KVM_XEN_VCPU_GET_ATTR, &data);
 	TEST_ASSERT_EQ(gpc_set_state(vcpu, GPC_NR_STATES), -EINVAL);
 	ASSERT_DIRTY(vcpu, NONE);
 
-	/* Either half is missing. */
+	/* One of the two halves is missing. */
 	for (i = 0; i < 2; i++) {
 		page = span.page[i];
 		TEST_ASSERT(!munmap(page, PAGE_SIZE), __KVM_SYSCALL_ERROR("munmap()", -1));

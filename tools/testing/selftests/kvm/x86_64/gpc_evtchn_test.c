@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Xen's event channels: an event sets the bits that the ABI says, wherever the guest has
- * put its vcpu_info, and is there in a VM that is restored before the vCPU has run.
+ * Xen's event channels: an event sets the bits that the ABI defines, wherever the guest
+ * has put its vcpu_info.  A VM that is saved before the vCPU has run does not lose the
+ * event.
  */
 #include <sys/time.h>
 
 #include "gpc_harness.h"
 #include "gpc_xen.h"
 
-/* In a page and a memslot of its own each. */
+/* Each in a page and a memslot of its own. */
 #define SHINFO_GPA	GPC_GPA
 #define VCPU_INFO_GPA	(GPC_GPA + PAGE_SIZE)
 #define VCPU_INFO_SLOT	(GPC_SLOT + 1)
 
-/* Xen's public header xen.h: a vcpu_info is aligned to 4 bytes and has 64. */
+/* Xen's public header xen.h: a vcpu_info has 64 bytes and is aligned to 4 bytes. */
 #define VCPU_INFO_SIZE	64
 #define VCPU_INFO_ALIGN	4
 
-/* evtchn_pending_sel in it, and what follows, up to the time. */
+/* In vcpu_info: evtchn_pending_sel, and the time, which is not checked. */
 #define PENDING_SEL_64	8
 #define PENDING_SEL_32	4
 #define VCPU_INFO_TIME	32
@@ -86,7 +87,7 @@ static uint64_t pending_sel(const void *info, enum gpc_abi abi)
 			       __get_unaligned_t(uint32_t, info + PENDING_SEL_32);
 }
 
-/* Only what says that these words have an event pending differs from zero. */
+/* Assert that exactly @words are pending, and that nothing else differs from zero. */
 static void assert_pending(const void *page, size_t offset, enum gpc_abi abi, uint64_t words)
 {
 	const uint8_t *info = page + offset;
@@ -94,17 +95,17 @@ static void assert_pending(const void *page, size_t offset, enum gpc_abi abi, ui
 	size_t end = sel + (abi == GPC_64 ? 8 : 4), i;
 
 	TEST_ASSERT(info[0] == !!words && pending_sel(info, abi) == words,
-		    "Offset %lu: upcall %u, words 0x%lx in place of 0x%lx",
+		    "Offset %lu: upcall %u, words 0x%lx, not 0x%lx",
 		    offset, info[0], pending_sel(info, abi), words);
 	for (i = 1; i < VCPU_INFO_TIME; i++)
 		TEST_ASSERT((i >= sel && i < end) || !info[i], "Offset %lu: byte %lu is 0x%x",
 			    offset, i, info[i]);
 }
 
-/* A bit of the first word, one of the last, and those on both sides of 4 bytes. */
+/* The first word, the last one, and the two in the middle. */
 static const int words_64[] = { 0, 31, 32, 63 }, words_32[] = { 0, 15, 16, 31 };
 
-/* Each word's event arrives, with @away in the kernel first, and comes once. */
+/* The event of each word arrives once.  With @away, it first waits in the kernel. */
 static void assert_arrives(struct kvm_vcpu *vcpu, const struct guest_memory *m, size_t offset,
 			   enum gpc_abi abi, bool away)
 {
@@ -136,7 +137,7 @@ static void assert_arrives_at_each_alignment(struct kvm_vcpu *vcpu, enum gpc_abi
 
 	gpc_set_abi(vcpu->vm, abi);
 	TEST_ASSERT_EQ(gpc_xen_set_shinfo(vcpu->vm, SHINFO_GPA), 0);
-	/* One cache line, and the page's end. */
+	/* One cache line, and the end of the page. */
 	for (offset = 0; offset <= PAGE_SIZE - VCPU_INFO_SIZE; offset += VCPU_INFO_ALIGN) {
 		if (offset > 64 && offset < PAGE_SIZE - 128)
 			continue;
@@ -170,8 +171,8 @@ static void ignore(int sig)
 }
 
 /*
- * A word that only a 64-bit guest has waits in the kernel when the guest becomes one of
- * 32 bits: it is dropped, and the vCPU can sleep.
+ * A word that only a 64-bit guest has is pending in the kernel when the guest switches to
+ * 32 bits.  KVM drops the word, and the vCPU can sleep.
  */
 EVTCHN_TEST(mode_switch_none_pending)
 {
@@ -187,16 +188,16 @@ EVTCHN_TEST(mode_switch_none_pending)
 	gpc_set_abi(vcpu->vm, GPC_32);
 	run(vcpu);
 
-	/* Nothing wakes the guest, so that only the signal ends this. */
+	/* Nothing wakes the guest, so only the signal ends KVM_RUN. */
 	signal(SIGALRM, ignore);
 	gpc_step = (struct gpc_step) { .call = guest_halts };
 	sync_global_to_guest(vcpu->vm, gpc_step);
 	setitimer(ITIMER_REAL, &timer, NULL);
 	TEST_ASSERT(__vcpu_run(vcpu) == -1 && errno == EINTR,
-		    "The guest goes on behind HLT, exit %u", vcpu->run->exit_reason);
+		    "The guest continues after HLT, exit %u", vcpu->run->exit_reason);
 }
 
-/* What waits in the layout of 64 bits is found in that layout only. */
+/* After a switch to 32 bits, KVM finds events in the 32-bit layout only. */
 EVTCHN_TEST(mode_switch_pending)
 {
 	struct guest_memory m = memory_on(vcpu->vm);
@@ -245,7 +246,7 @@ static void set_attr(struct kvm_vcpu *vcpu, const struct guest_memory *m, enum a
 	}
 }
 
-/* The saved memory, in a new VM; its attributes in an order of one's choice. */
+/* Restore the saved memory in a new VM, and set its attributes in @order. */
 static void assert_restored(const struct guest_memory *saved, const enum attr *order,
 			    bool by_hva, uint64_t words)
 {
@@ -264,7 +265,7 @@ static void assert_restored(const struct guest_memory *saved, const enum attr *o
 		    "Order %d %d %d: words 0x%lx, lost 0x%lx", order[0], order[1], order[2],
 		    pending_sel(m.vcpu_info, GPC_64), words);
 	TEST_ASSERT_EQ(*(uint8_t *)m.vcpu_info, !!words);
-	/* Those of the layout of 32 bits are spurious. */
+	/* Before LONG_MODE is set, KVM may find spurious words in the 32-bit layout. */
 	if (order[0] == LONG_MODE)
 		TEST_ASSERT_EQ(pending_sel(m.vcpu_info, GPC_64), words);
 	kvm_vm_free(vm);
@@ -288,7 +289,7 @@ EVTCHN_TEST(migration)
 		set_attr(vcpu, &m, i, false);
 	run(vcpu);
 
-	/* The vcpu_info is away as the events come, and the vCPU does not run any more. */
+	/* The vcpu_info is absent when the events arrive, and the vCPU runs no more. */
 	vm_set_user_memory_region(vcpu->vm, VCPU_INFO_SLOT, 0, 0, 0, NULL);
 	TEST_ASSERT_EQ(send(vcpu, 5), 0);
 	TEST_ASSERT_EQ(send(vcpu, 40 * 64), 0);
@@ -300,7 +301,7 @@ EVTCHN_TEST(migration)
 	}
 }
 
-/* What is masked, or not pending, is not raised. */
+/* Events that are masked or not pending are not raised. */
 EVTCHN_TEST(migration_pending_only)
 {
 	struct guest_memory m = memory_on(vcpu->vm);
@@ -318,7 +319,7 @@ EVTCHN_TEST(migration_pending_only)
 	assert_restored(&m, orders[1], true, 0);
 }
 
-/* As a guest may do at any time: what is set once more raises nothing. */
+/* A guest may set its pages again at any time, which raises nothing. */
 EVTCHN_TEST(page_moved)
 {
 	struct guest_memory m = memory_on(vcpu->vm);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The cache when something that it needs cannot be had: an allocation, a page, a kernel
- * address.  Whatever it is, the operation says so or the guest is served later; nothing
- * is left behind, nothing is written to a page that KVM does not have, other caches go
- * on, and next time it works.
+ * The cache when something that it needs is unavailable: an allocation, a page, a kernel
+ * address.  Either the operation reports that or the guest is served later.  Nothing
+ * leaks, KVM writes to no page that it does not have, other caches keep working, and the
+ * next attempt succeeds.
  *
- * An operation is made again and again, with the first of its faults, the second, and so
- * on, until it gets by without one.
+ * Repeat each operation with its first fault, its second fault, and so on, until no fault
+ * occurs.
  */
 #include "gpc_harness.h"
 #include "gpc_fault.h"
@@ -18,22 +18,22 @@
 #define MREMAP_DONTUNMAP	4
 #endif
 
-/* The slot: a page for nothing, the two that records are in, and one for a clock. */
+/* The slot: an unused page, two pages for records, and one for a clock. */
 #define RECORD_GPA	GPC_CLOCK
 #define WITNESS		(GPC_GPA + 3 * PAGE_SIZE + 64)
 
-/* A test, in seconds: there are many faults. */
+/* Timeout of a test, in seconds: there are many faults. */
 #define TIMEOUT		300
 
 static void *pages;		/* at RECORD_GPA */
-static uint8_t fill;		/* what they hold, but for the record */
+static uint8_t fill;		/* their content, except for the record */
 
 static int set_address(struct kvm_vcpu *vcpu, uint16_t type, uint64_t val)
 {
 	return gpc_xen_vcpu_attr(vcpu, (struct kvm_xen_vcpu_attr) { .type = type, .u.gpa = val });
 }
 
-/* Reports by its clock that another cache of the VM is served. */
+/* Another cache of the VM.  Its clock shows that KVM serves it. */
 static void witness_on(struct kvm_vcpu *vcpu)
 {
 	TEST_ASSERT_EQ(set_address(vcpu, KVM_XEN_VCPU_ATTR_TYPE_VCPU_TIME_INFO, WITNESS), 0);
@@ -85,15 +85,15 @@ static void poison(int nr_pages)
  */
 
 struct record {
-	size_t start;		/* of what KVM writes, from RECORD_GPA */
+	size_t start;		/* of what KVM writes, relative to RECORD_GPA */
 	size_t size;
 	int nr_pages;
-	bool drops;		/* activation that finds no page leaves no cache active */
-	bool at_once;		/* activation writes it, as it was */
+	bool drops;		/* failed activation leaves no cache active */
+	bool at_once;		/* activation writes it, unchanged */
 	int (*on)(struct kvm_vcpu *vcpu);
 	int (*off)(struct kvm_vcpu *vcpu);
 	int (*update)(struct kvm_vcpu *vcpu);
-	uint64_t (*time)(const void *rec);	/* at which it was written */
+	uint64_t (*time)(const void *rec);	/* when it was written */
 	uint64_t (*guest_time)(struct kvm_vcpu *vcpu, uint64_t gva);
 };
 
@@ -102,7 +102,7 @@ static bool is_of_era(uint64_t ns)
 	return ns >= gpc_era && ns - gpc_era < GPC_ERA_NS;
 }
 
-/* Leaves it to finish_run() to see where the guest is. */
+/* finish_run() completes the step if KVM_RUN fails. */
 static int run(struct kvm_vcpu *vcpu)
 {
 	gpc_step = (struct gpc_step) { };
@@ -197,7 +197,7 @@ static const struct record vcpu_info_hva = {
 	.time = clock_time, .guest_time = guest_clock_time,
 };
 
-/* Its entry time lies across the end of the page. */
+/* The entry time lies across the end of the page. */
 #define RUNSTATE_START	(PAGE_SIZE - GPC_64 - 4)
 
 static int runstate_on(struct kvm_vcpu *vcpu)
@@ -210,7 +210,7 @@ static int runstate_off(struct kvm_vcpu *vcpu)
 	return gpc_set_record(vcpu, KVM_XEN_INVALID_GPA);
 }
 
-/* KVM_RUN would do, too, but does it again when the vCPU's thread is preempted. */
+/* KVM_RUN would work, too, but updates again when the vCPU's thread is preempted. */
 static int runstate_update(struct kvm_vcpu *vcpu)
 {
 	return gpc_set_state(vcpu, GPC_RUNNING);
@@ -223,7 +223,7 @@ static const struct record runstate = {
 	.time = runstate_time, .guest_time = guest_runstate_time,
 };
 
-/* Of the record's pages KVM has written the record, or nothing at all. */
+/* Assert that KVM has written all of the record, or nothing, to the record's pages. */
 static void assert_written(const struct record *rec, bool written)
 {
 	const size_t end = rec->start + rec->size;
@@ -238,10 +238,10 @@ static void assert_written(const struct record *rec, bool written)
 static void assert_new(const struct record *rec)
 {
 	assert_written(rec, true);
-	FAULT_ASSERT(is_of_era(rec->time(pages + rec->start)), "Record is an old one");
+	FAULT_ASSERT(is_of_era(rec->time(pages + rec->start)), "The record is old");
 }
 
-/* KVM writes the record, and the guest reads it; and so with the other cache. */
+/* KVM writes the record, and the guest reads it.  The same for the other cache. */
 static void assert_record_served(struct kvm_vcpu *vcpu, const struct record *rec)
 {
 	int ret;
@@ -249,7 +249,7 @@ static void assert_record_served(struct kvm_vcpu *vcpu, const struct record *rec
 	poison(rec->nr_pages);
 	gpc_new_era(vcpu->vm);
 	ret = rec->update(vcpu);
-	FAULT_ASSERT(!ret, "Then: %s", strerror(-ret));
+	FAULT_ASSERT(!ret, "Afterwards: %s", strerror(-ret));
 	if (rec->update == run)
 		finish_run(vcpu, ret);
 	assert_new(rec);
@@ -260,8 +260,8 @@ static void assert_record_served(struct kvm_vcpu *vcpu, const struct record *rec
 }
 
 /*
- * What is behind the pages: new memory each time, from the page @first on.  What was
- * there before stays for a while, and must not be written.
+ * Backing of the pages: new memory each time, from page @first on.  The old memory stays
+ * for a while, and must not be written.
  */
 struct backing {
 	void (*renew)(int first, int nr);
@@ -269,9 +269,9 @@ struct backing {
 };
 
 static int record_pages;
-static void *parked;		/* pages of anonymous memory that were there before */
+static void *parked;		/* the previous anonymous pages */
 
-/* Pages are mapped one by one if they aren't neighbours: take what lies between. */
+/* KVM uses vmap() only for pages that are not adjacent: take what lies between. */
 static void spread(void)
 {
 	poison(2);
@@ -291,7 +291,7 @@ static void *park(int first, int nr)
 		      parked + first * PAGE_SIZE);
 }
 
-/* A single page isn't there until it is looked up. */
+/* A single page is absent until it is looked up. */
 static void anon_renew(int first, int nr)
 {
 	poison(record_pages);
@@ -309,7 +309,7 @@ static void anon_release(int first, int nr)
 
 	for (i = first; i < first + nr; i++) {
 		FAULT_ASSERT(gpc_is_poison(parked + i * PAGE_SIZE, PAGE_SIZE),
-			     "The page before was written");
+			     "The old page was written");
 		pfn = gpc_give_back(parked + i * PAGE_SIZE);
 		FAULT_ASSERT(!pfn, "Page 0x%lx leaked", pfn);
 	}
@@ -317,7 +317,7 @@ static void anon_release(int first, int nr)
 
 static const struct backing anon = { anon_renew, anon_release };
 
-/* No struct pages, and one page at least between the two. */
+/* Pages without a struct page, with at least one page between the two. */
 static void *reserve;
 static int reserve_set;
 
@@ -353,7 +353,7 @@ static void reserve_release(int first, int nr)
 
 static const struct backing no_struct_page = { reserve_renew, reserve_release };
 
-/* The same pages, that cannot be had for a while. */
+/* The same pages, inaccessible for a while. */
 static void protect_renew(int first, int nr)
 {
 	spread();
@@ -376,12 +376,12 @@ struct operation {
 	const struct record *rec;
 	const struct backing *backing;
 	bool activation;	/* else a refresh */
-	int first, nr;		/* pages that are renewed before */
-	int mapped;		/* kernel addresses that it takes */
-	unsigned int faults[GPC_NR_FAULTS];	/* that it meets; of allocation: at least */
+	int first, nr;		/* pages to renew first */
+	int mapped;		/* kernel mappings that it creates */
+	unsigned int faults[GPC_NR_FAULTS];	/* failed refreshes; minimum, for allocation */
 };
 
-/* @cached: an invalidation of the pages finds a cache. */
+/* @cached: whether an invalidation of the pages finds a cache. */
 static void renew(struct kvm_vm *vm, const struct operation *op, bool cached)
 {
 	uint64_t hits = gpc_stat(vm, "gpc_invalidation_hits");
@@ -391,7 +391,7 @@ static void renew(struct kvm_vm *vm, const struct operation *op, bool cached)
 	FAULT_ASSERT(!hits == !cached, "%s cache was found", cached ? "No" : "A");
 }
 
-/* How many have succeeded and failed. */
+/* Number of successful and of failed refreshes. */
 struct refreshes {
 	uint64_t done, failed;
 };
@@ -404,7 +404,7 @@ static struct refreshes refreshes(struct kvm_vm *vm, struct refreshes since)
 	};
 }
 
-/* @ret is what was returned. */
+/* @ret: what the operation returned. */
 static void assert_outcome(const struct operation *op, bool fault, int ret, struct refreshes n)
 {
 	FAULT_ASSERT(ret <= 0 && ret > -4096, "Returned %d", ret);
@@ -426,9 +426,9 @@ static void assert_outcome(const struct operation *op, bool fault, int ret, stru
 		assert_written(op->rec, n.done && op->rec->at_once);
 }
 
-static unsigned int nr_failed;	/* refreshes, for want of what is at issue */
+static unsigned int nr_failed;	/* refreshes that the selected kind of fault made fail */
 
-/* Returns whether there was an n-th fault.  @mapped: when the record is off. */
+/* Returns whether there was an n-th fault.  @mapped: mappings without the record. */
 static bool fail(struct kvm_vcpu *vcpu, const struct operation *op, unsigned int nth,
 		 unsigned int mapped)
 {
@@ -452,7 +452,7 @@ static bool fail(struct kvm_vcpu *vcpu, const struct operation *op, unsigned int
 	assert_outcome(op, fault, ret, n);
 	op->backing->release(op->first, op->nr);
 
-	/* Only a cache that has its pages has an address.  Any bound one is found. */
+	/* Only a cache that has its pages has an address.  Any bound cache is found. */
 	if (n.done || n.failed) {
 		FAULT_ASSERT(gpc_nr_mapped() == mapped + n.done * op->mapped,
 			     "%u kernel addresses, without the record %u", gpc_nr_mapped(), mapped);
@@ -465,7 +465,7 @@ static bool fail(struct kvm_vcpu *vcpu, const struct operation *op, unsigned int
 	gpc_assert_served(vcpu, WITNESS);
 	if (op->activation) {
 		ret = rec->on(vcpu);
-		FAULT_ASSERT(!ret, "Then: %s", strerror(-ret));
+		FAULT_ASSERT(!ret, "Afterwards: %s", strerror(-ret));
 	}
 	assert_record_served(vcpu, rec);
 	FAULT_ASSERT(gpc_nr_mapped() == mapped + op->mapped, "%u kernel addresses, before %u",
@@ -498,7 +498,7 @@ static void fail_each(struct kvm_vcpu *vcpu, const struct operation *op)
 		gpc_fault_select(kind);
 		nr_failed = 0;
 		for (nth = 1; fail(vcpu, op, nth, mapped); nth++)
-			FAULT_ASSERT(nth < 10000, "There is no end to it");
+			FAULT_ASSERT(nth < 10000, "The faults do not end");
 		ksft_print_msg("%s: %u faults, %u refreshes failed\n",
 			       gpc_fault_names[kind], nth - 1, nr_failed);
 		FAULT_ASSERT(kind == GPC_FAIL_ALLOC ? nr_failed >= op->faults[kind] :
@@ -556,7 +556,7 @@ FIXTURE_VARIANT_ADD(gpc_fault, activation_of_a_runstate_in_two_pages)
 	},
 };
 
-/* What memremap() finds no memory for, vmap_pfn() maps. */
+/* vmap_pfn() maps the pages for which memremap() finds no memory. */
 FIXTURE_VARIANT_ADD(gpc_fault, activation_of_a_runstate_without_struct_pages)
 {
 	.op = {
@@ -610,7 +610,7 @@ FIXTURE_VARIANT_ADD(gpc_fault, refresh_of_a_runstate_that_has_lost_its_second_pa
 	},
 };
 
-/* The address that it had serves again; so that is given back if there are no pages. */
+/* The cache keeps its address for the same pages, and frees it if there are no pages. */
 FIXTURE_VARIANT_ADD(gpc_fault, refresh_of_a_runstate_in_the_same_pages)
 {
 	.op = {
@@ -688,7 +688,7 @@ static void start_kvmclock(struct kvm_vcpu *vcpu)
 	assert_record_served(vcpu, &kvmclock);
 }
 
-/* Take the page away, and give back another.  Returns whether there was a fault. */
+/* Take the page away, and supply another one.  Returns whether there was a fault. */
 static bool take(struct kvm_vcpu *vcpu, int (*act)(void), unsigned int nth)
 {
 	uint64_t pfn = gpc_pfn(pages);
@@ -703,7 +703,7 @@ static bool take(struct kvm_vcpu *vcpu, int (*act)(void), unsigned int nth)
 	if (ret) {
 		FAULT_ASSERT(fault, "Without a fault: %s", strerror(-ret));
 		FAULT_ASSERT(gpc_pfn(pages) == pfn && gpc_is_poison(pages, PAGE_SIZE),
-			     "It did not fail altogether");
+			     "It failed only in part");
 	} else {
 		gpc_mmap(pages, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (act == do_mremap)
@@ -728,19 +728,19 @@ INVALIDATION_TEST(takes_the_page_away_or_does_not)
 			faults++;
 	}
 	ksft_print_msg("%u faults\n", faults);
-	TEST_ASSERT(faults, "No fault was met");
+	TEST_ASSERT(faults, "No fault occurred");
 }
 
 /*
- * Invalidations that have no record: there is room for some at first, and no more is to
- * be had.  As in gpc_progress_test, threads that share a CPU with us do nothing but
- * write-protect an area each, and unprotect it, from the first page to the last, and we,
- * SCHED_FIFO, stop them wherever they are.
+ * Invalidations without a record: there is room for a few records, and no memory for
+ * more.  As in gpc_progress_test, threads that share this CPU do nothing but
+ * write-protect and unprotect an area each, from the first page to the last.  This
+ * thread, SCHED_FIFO, stops them at any point.
  */
 #define NR_RECORDS	4	/* KVM_GPC_NR_INVALIDATIONS */
 #define NR_AREAS	(NR_RECORDS + 4)
 
-/* Pages in many page tables: between two of these a thread can be stopped. */
+/* Pages in many page tables: a thread can be stopped between two of them. */
 #define NR_TABLES	32
 #define TABLE_SIZE	(2ul << 20)
 #define AREA_SIZE	(NR_TABLES * TABLE_SIZE)
@@ -770,7 +770,7 @@ static void start_areas(void)
 	}
 }
 
-/* How many are in progress; @nr_done tells one from the next. */
+/* Number of areas in progress.  @nr_done distinguishes their invalidations. */
 static int nr_in_progress(unsigned long *nr_done, bool since_then)
 {
 	unsigned long done;
@@ -809,13 +809,13 @@ INVALIDATION_TEST(is_seen_without_a_record)
 		if (nr_in_progress(nr_done, false) <= NR_RECORDS)
 			continue;
 
-		/* Of the page itself, most likely without one, too. */
+		/* Invalidate the page itself, most likely without a record, too. */
 		gpc_fault_arm(1);
 		gpc_drop(pages);
 		unrecorded += gpc_fault_disarm();
 		TEST_ASSERT_EQ(gpc_stat(vm, "gpc_invalidation_hits"), ++hits);
 
-		/* Which of the others have none, nobody knows: one at least. */
+		/* At least one of the others has no record; it is unknown which. */
 		gpc_update(self->vcpu);
 		nr = nr_in_progress(nr_done, true);
 		TEST_ASSERT(nr <= NR_RECORDS, "Refreshed amid %d invalidations", nr);
@@ -825,11 +825,11 @@ INVALIDATION_TEST(is_seen_without_a_record)
 	gpc_areas_end(areas, NR_AREAS);
 
 	ksft_print_msg("%u tries, %u of the page were not recorded\n", tries, unrecorded);
-	TEST_ASSERT(rounds >= NR_ROUNDS && unrecorded, "Only %u refreshes amid that many", rounds);
+	TEST_ASSERT(rounds >= NR_ROUNDS && unrecorded, "Only %u such refreshes", rounds);
 	TEST_ASSERT_EQ(gpc_stat(vm, "gpc_refresh_waits"), rounds);
 }
 
-/* What is found of a leak elsewhere is found here. */
+/* The check that finds leaks elsewhere finds this leak. */
 TEST(leaked_page_is_found)
 {
 	struct iovec iov = { .iov_len = PAGE_SIZE };
@@ -837,7 +837,7 @@ TEST(leaked_page_is_found)
 	int pipefd[2];
 	uint64_t pfn;
 
-	/* New pages are held for a while, per CPU. */
+	/* The kernel holds new pages for a while, per CPU. */
 	gpc_pin_to_cpu(sched_getcpu());
 	pages = gpc_mmap_anon(NULL);
 	TEST_ASSERT(!gpc_give_back(pages), "Page leaked");
@@ -849,7 +849,7 @@ TEST(leaked_page_is_found)
 		    "The pipe does not take the page");
 	TEST_ASSERT(gpc_give_back(pages) == pfn, "A page that a pipe holds counts as free");
 	TEST_ASSERT(read(pipefd[0], buf, sizeof(buf)) == sizeof(buf) && !gpc_is_held(pfn),
-		    "The page stays held");
+		    "The page is still held");
 }
 
 int main(int argc, char *argv[])

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Caches of memory that the VMM has mapped from a guest_memfd, in a memslot of nothing but
- * that: KVM writes to the pages that the guest sees, and to none that the file has lost.
+ * Caches of memory that the VMM has mapped from a guest_memfd, in a memslot that has no
+ * other memory: KVM writes to the pages that the guest sees, and not to pages that the
+ * file has lost.
  */
 #include "gpc_harness.h"
 
@@ -27,7 +28,7 @@ FIXTURE_TEARDOWN(gpc_gmem_mmap)
 
 #define GMEM_MMAP_TEST(test) KVM_ONE_VCPU_TEST(gpc_gmem_mmap, test, gpc_guest)
 
-/* A memslot of a mapped guest_memfd, with the clock on; returns the clock's page. */
+/* Add a memslot of a mapped guest_memfd, with the clock on.  Returns the clock's page. */
 static void *clock_on(struct kvm_vcpu *vcpu, int *gmem)
 {
 	void *mem;
@@ -41,7 +42,7 @@ static void *clock_on(struct kvm_vcpu *vcpu, int *gmem)
 	return mem + CLOCK_OFFSET;
 }
 
-/* The guest's page tables lead to the file, and the VMM's mapping does, too. */
+/* Both the guest's page tables and the VMM's mapping lead to the file. */
 static void assert_served(struct kvm_vcpu *vcpu, void *page)
 {
 	gpc_assert_served(vcpu, GPC_CLOCK);
@@ -95,7 +96,7 @@ GMEM_MMAP_TEST(holes_elsewhere_leave_it_alone)
 	TEST_ASSERT_EQ(gpc_stat(vcpu->vm, "gpc_invalidation_hits"), hits);
 }
 
-/* The guest still has the page, KVM has no way to it. */
+/* The guest still has the page, but KVM has no access. */
 GMEM_MMAP_TEST(unmapping_stops_the_clock)
 {
 	int gmem;
@@ -112,7 +113,7 @@ GMEM_MMAP_TEST(unmapping_stops_the_clock)
 	assert_served(vcpu, page);
 }
 
-/* The file goes with its last user, which a mapping is. */
+/* A mapping keeps the file alive. */
 GMEM_MMAP_TEST(closing_the_file_leaves_it_alone)
 {
 	int gmem;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Caches of guest memory that is converted between shared and private: KVM writes shared
- * memory only while it is the guest's.
+ * Caches of guest memory that is converted between shared and private: KVM writes to
+ * shared memory only while the guest uses it.
  */
 #include "gpc_harness.h"
 #include "gpc_uffd.h"
@@ -27,7 +27,7 @@ FIXTURE_TEARDOWN(gpc_gmem)
 
 #define GMEM_TEST(test) KVM_ONE_VCPU_TEST(gpc_gmem, test, gpc_guest)
 
-/* A memslot, all of it shared; returns the clock's page, and the guest_memfd. */
+/* Add a memslot, all of it shared.  Returns the clock's page and the guest_memfd. */
 static void *slot_add(struct kvm_vm *vm, int *gmem)
 {
 	void *mem = gpc_mmap_anon(NULL);
@@ -81,7 +81,7 @@ GMEM_TEST(clock_to_private)
 	}
 }
 
-/* The VMM frees what is not used for as long as the page is private. */
+/* While the page is private, the VMM frees the unused shared memory. */
 GMEM_TEST(clock_back_to_shared)
 {
 	struct kvm_vm *vm = vcpu->vm;
@@ -159,7 +159,7 @@ static int set_runstate(struct kvm_vcpu *vcpu, uint64_t gpa)
 	return __vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &attr) ? -errno : 0;
 }
 
-/* KVM writes the runstate whenever it begins to run the vCPU. */
+/* KVM writes the runstate when a run of the vCPU begins. */
 GMEM_TEST(runstate_across_pages)
 {
 	struct kvm_vm *vm = vcpu->vm;
@@ -193,7 +193,7 @@ GMEM_TEST(runstate_across_pages)
 	}
 }
 
-/* In either direction, what the cache has is looked up again. */
+/* After a conversion in either direction, KVM looks the page up again. */
 GMEM_TEST(conversions_counted)
 {
 	struct kvm_vm *vm = vcpu->vm;
@@ -233,8 +233,7 @@ GMEM_TEST(conversions_elsewhere)
 	TEST_ASSERT_EQ(gpc_stat(vm, "gpc_refreshes"), refreshes);
 }
 
-/* The hole is in memory that the guest does not see, but it may have been. */
-/* A guest_memfd holds private memory, which no cache maps: shared memory stays as it is. */
+/* A guest_memfd holds private memory, which no cache maps: shared memory stays as is. */
 GMEM_TEST(gmem_punch_hole)
 {
 	struct kvm_vm *vm = vcpu->vm;
@@ -256,7 +255,7 @@ GMEM_TEST(gmem_punch_hole)
 	TEST_ASSERT_EQ(gpc_stat(vm, "gpc_refreshes"), refreshes);
 }
 
-/* The lookup began in shared memory, and ends when the page is private. */
+/* The lookup begins in shared memory, and ends when the page is private. */
 GMEM_TEST(conversion_in_refresh)
 {
 	struct kvm_vm *vm = vcpu->vm;

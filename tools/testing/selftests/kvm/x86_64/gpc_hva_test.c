@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Caches bound to a user address instead of a guest address, as Xen's shared
- * info and vCPU info can be: KVM writes what lies at that address now, whatever
- * page that is and whatever the memslots say.
+ * Caches bound to a user address instead of a guest address, as Xen's shared info and
+ * vCPU info can be: KVM writes to the memory that is currently at that address, whatever
+ * page that is and whatever the memslots are.
  */
 #include <pthread.h>
 #include <sys/sysinfo.h>
@@ -24,7 +24,7 @@ struct xen_wall_clock {
 
 #define XEN_MSR		0x40000200
 
-/* Page aligned, and nobody's on x86-64; in the kernel's half. */
+/* Page aligned: a non-canonical address, and one in the kernel's half. */
 #define NON_CANONICAL	((void *)BIT_ULL(62))
 #define KERNEL_ADDRESS	((void *)-PAGE_SIZE)
 
@@ -78,7 +78,7 @@ static int set_shared_info(struct kvm_vm *vm, void *hva)
 	return __vm_ioctl(vm, KVM_XEN_HVM_SET_ATTR, &attr) ? -errno : 0;
 }
 
-/* Has KVM write the wall clock anew through the cache that it has. */
+/* Makes KVM rewrite the wall clock through its current cache. */
 static int set_long_mode(struct kvm_vm *vm)
 {
 	struct kvm_xen_hvm_attr attr = {
@@ -94,7 +94,7 @@ static void vcpu_info_on(struct kvm_vcpu *vcpu, void *info)
 	TEST_ASSERT_EQ(set_vcpu_info(vcpu, info), 0);
 }
 
-/* The time in the vCPU info at @gpa is the one that KVM has written just now. */
+/* Assert that KVM has just written the time in the vCPU info at @gpa. */
 static void assert_vcpu_info(struct kvm_vcpu *vcpu, uint64_t gpa, void *page)
 {
 	gpc_assert_served(vcpu, gpa + VCPU_INFO_TIME);
@@ -113,10 +113,7 @@ static uint64_t peek(struct kvm_vcpu *vcpu, uint64_t gva)
 	return gpc_step.word;
 }
 
-/*
- * The wall clock is the time of day at which the guest's clock was zero, so the
- * era shows in it.
- */
+/* The time of day at which the guest's clock was zero, which shows the era. */
 static void assert_wall_clock(struct kvm_vcpu *vcpu, uint64_t gpa)
 {
 	struct xen_wall_clock wc;
@@ -149,7 +146,7 @@ static void assert_shared_info(struct kvm_vcpu *vcpu, uint64_t gpa, void *page)
 	GPC_ASSERT_POISON(page + end, PAGE_SIZE - end);
 }
 
-/* The page moves to another address of the VMM's, which is returned. */
+/* Move the page to another address of the VMM.  Returns that address. */
 static void *take_away(void *page)
 {
 	void *moved;
@@ -166,7 +163,7 @@ static void give_back(void *page)
 	gpc_mmap(page, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
-/* The page goes back to the kernel, and on to the hoard that is returned. */
+/* Give the page to the kernel, and from there to the hoard.  Returns the hoard. */
 static void *drop(void *page)
 {
 	memset(page, GPC_POISON, PAGE_SIZE);
@@ -228,7 +225,7 @@ HVA_TEST(vcpu_info_attribute)
 	GPC_ASSERT_POISON(mem, GPC_SIZE);
 }
 
-/* From bound to a guest address to bound to a user address, and back. */
+/* Change from a guest address to a user address, and back. */
 HVA_TEST(vcpu_info_gpa_and_hva)
 {
 	struct kvm_xen_vcpu_attr attr = {
@@ -251,7 +248,7 @@ HVA_TEST(vcpu_info_gpa_and_hva)
 	}
 }
 
-/* kvmclock, bound to a guest address, goes with the memslot. */
+/* kvmclock is bound to a guest address, so it stops with the memslot. */
 HVA_TEST(vcpu_info_memslot_deleted)
 {
 	struct pvclock_vcpu_time_info *time;
@@ -389,9 +386,9 @@ HVA_TEST(shared_info_bad_addresses)
 }
 
 /*
- * Outside of every memslot the page is taken away while KVM looks it up.  A thread sends
- * events, which are written to the shared info, and this one interrupts it at an
- * arbitrary instruction: it has the same CPU and goes first.
+ * Outside of all memslots, the page is taken away while KVM looks it up.  A thread sends
+ * events, which KVM writes to the shared info.  This thread interrupts the sender at an
+ * arbitrary instruction: it shares the sender's CPU and has priority.
  */
 #define RACES		2000
 #define RACES_NS	(15ull * NSEC_PER_SEC)	/* a debug kernel has time for fewer */
@@ -425,7 +422,7 @@ static void sleep_us(unsigned int us)
 	nanosleep(&ts, NULL);
 }
 
-/* Returns what came of an event whose sending began after now. */
+/* Returns the result of an event whose sending began after this call. */
 static int await_event(struct sender *sender)
 {
 	unsigned int nr_sent = READ_ONCE(sender->nr_sent);
@@ -447,7 +444,7 @@ static void race_begin(struct sender *sender, struct kvm_vcpu *vcpu, void *hva)
 {
 	(void)slot_add(vcpu->vm);
 	shared_info_on(vcpu->vm, hva);
-	/* It fails on a kernel that is built to be preemptible, or can't be made to be. */
+	/* Fails on a kernel that is always preemptible, or never. */
 	(void)gpc_set("/sys/kernel/debug/sched/preempt", "full");
 
 	*sender = (struct sender) { .vcpu = vcpu, .until = gpc_monotonic_ns() + RACES_NS };
@@ -485,7 +482,7 @@ HVA_TEST(shared_info_no_memslot_mmap_over)
 		old = 2 * i % RACE_PAGES * PAGE_SIZE;
 		new = old + PAGE_SIZE;
 
-		/* KVM looks the old page up, and may be at it when the new one comes. */
+		/* KVM looks the old page up, perhaps until the new page comes. */
 		map(hva, MAP_SHARED, fd, old);
 		sleep_us(i % RACE_US);
 		map(hva, MAP_SHARED, fd, new);
@@ -499,7 +496,7 @@ HVA_TEST(shared_info_no_memslot_mmap_over)
 	race_end(&sender);
 }
 
-/* The debug kernel sees a write to the page, which is free. */
+/* A debug kernel detects a write to the freed page. */
 HVA_TEST(shared_info_no_memslot_unmapped)
 {
 	void *hva = gpc_mmap_anon(NULL);

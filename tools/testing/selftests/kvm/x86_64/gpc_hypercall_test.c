@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Xen hypercalls that KVM answers itself: which it does for the guest's kernel only,
- * and with ports only that the shared info has bits for.
+ * Xen hypercalls that KVM handles itself: only for the guest's kernel, and only with
+ * ports that the shared info has bits for.
  */
 #include "gpc_harness.h"
 #include "gpc_xen.h"
@@ -63,7 +63,7 @@ HYPERCALL_TEST(from_kernel)
 	TEST_ASSERT_EQ(gpc_step.word, VERSION);
 }
 
-/* No stack and no data: registers are given by the VMM. */
+/* Without stack and data: the VMM sets the registers. */
 extern char vmcall_insn[], vmmcall_insn[];
 asm(".pushsection .text;"
 	"vmcall_insn: vmcall; hlt;"
@@ -79,7 +79,7 @@ static void let_users_in(struct kvm_vcpu *vcpu, uint64_t gva)
 		*ptes[levels] |= GPC_PTE_USER;
 }
 
-/* Have the vCPU issue the hypercall as a process of the guest's. */
+/* Let the vCPU make the hypercall as a process of the guest. */
 static void run_user_version(struct kvm_vcpu *vcpu)
 {
 	uint64_t insn = (uint64_t)(host_cpu_is_amd ? vmmcall_insn : vmcall_insn);
@@ -146,10 +146,10 @@ HYPERCALL_TEST(traced_cpl)
 
 	answer_hypercalls(vcpu->vm);
 	gpc_run(vcpu, (struct gpc_step) { .call = guest_version });
-	TEST_ASSERT(was_traced("cpl 0 nr 0x11 a0 0x0 a1 0x0 "), "The kernel's was not traced");
-	TEST_ASSERT(!was_traced("cpl 3"), "A process' was traced, and there was none");
+	TEST_ASSERT(was_traced("cpl 0 nr 0x11 a0 0x0 a1 0x0 "), "Kernel's hypercall not traced");
+	TEST_ASSERT(!was_traced("cpl 3"), "Hypercall of a process traced too early");
 	run_user_version(vcpu);
-	TEST_ASSERT(was_traced("cpl 3 nr 0x11 a0 0x0 a1 0xabc "), "The process' was not traced");
+	TEST_ASSERT(was_traced("cpl 3 nr 0x11 a0 0x0 a1 0xabc "), "Process' hypercall not traced");
 }
 
 /*
@@ -192,7 +192,7 @@ HYPERCALL_TEST(page_by_vmm)
 	GPC_ASSERT_POISON(mem, GPC_SIZE);
 }
 
-/* KVM resets XSS as it creates a vCPU, with no memory to be written meanwhile. */
+/* KVM resets XSS when it creates a vCPU, and must not write to memory then. */
 HYPERCALL_TEST(page_at_reset)
 {
 	struct kvm_xen_hvm_config config = {
@@ -229,7 +229,7 @@ static void guest_poll(void)
 	gpc_step.word = __xen_hypercall(SCHED_OP, SCHEDOP_POLL, &poll);
 }
 
-/* What the poll of these ports returns, where 0 is for no port. */
+/* Returns the result of a poll of these ports.  0 stands for no port. */
 static int64_t poll_ports(struct kvm_vcpu *vcpu, uint32_t a, uint32_t b, uint32_t c)
 {
 	polled_ports[0] = a;
@@ -246,7 +246,7 @@ static void assert_limit(struct kvm_vcpu *vcpu, unsigned long *pending, enum gpc
 	gpc_set_abi(vcpu->vm, abi);
 	TEST_ASSERT_EQ(gpc_xen_set_shinfo(vcpu->vm, GPC_CLOCK), 0);
 
-	/* The last port's event is pending, or the poll would not return. */
+	/* The last port's event is pending, else the poll would not return. */
 	memset(pending, 0, PAGE_SIZE - GPC_XEN_SHINFO_PENDING);
 	pending[(limit - 1) / 64] = 1ul << (limit - 1) % 64;
 	TEST_ASSERT_EQ(poll_ports(vcpu, limit - 1, 0, 0), 0);

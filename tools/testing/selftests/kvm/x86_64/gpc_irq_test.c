@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * While the version of a clock is odd its readers spin, those of other vCPUs too.  So no
- * interrupt comes between the odd version and the even one.
+ * While the version of a clock is odd, its readers spin, including those of other vCPUs.
+ * So no interrupt may come between the odd version and the even one.
  *
- * One CPU rewrites a clock over and over, and timers interrupt it.  Another CPU watches:
- * if it sees an odd version, then a timer that has not expired, then the same timer
- * expired, and then the same version, an interrupt came in between.  No time is measured,
- * so it does not matter who else wants the CPUs.
+ * One CPU rewrites a clock all the time, and timers interrupt it.  Another CPU watches.
+ * If the watcher sees an odd version, then a timer that has not expired, then the same
+ * timer expired, and then the same version, an interrupt came in between.  The test
+ * measures no time, so other users of the CPUs do not matter.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -18,7 +18,7 @@
 
 #include "gpc_harness.h"
 
-/* In a vCPU info, aligned as Xen has it. */
+/* In a vCPU info, aligned as in Xen. */
 #define VCPU_INFO	GPC_CLOCK
 #define CLOCK		(VCPU_INFO + GPC_XEN_VCPU_INFO_TIME)
 
@@ -27,8 +27,8 @@
 
 /*
  * Three timers expire in one interrupt, in this order.  The first and the last one wake
- * many waiters, so that the watcher has the time to see the version odd before WATCHED
- * expires and after it.
+ * many waiters.  This gives the watcher time to see the odd version before and after
+ * WATCHED expires.
  */
 enum { BEFORE, WATCHED, AFTER, NR_TIMERS };
 
@@ -123,7 +123,7 @@ static void start_timers(struct watch *watch)
 	}
 }
 
-/* A timer that has expired does so again after it was read, in the next period. */
+/* A timer that has expired and was read expires again in the next period. */
 static bool restart_timers(struct watch *watch)
 {
 	uint64_t periods;
@@ -136,7 +136,7 @@ static bool restart_timers(struct watch *watch)
 	return true;
 }
 
-/* All of the vCPU's clocks in one place: three updates in each run. */
+/* Put all of the vCPU's clocks in one place: three updates in each run. */
 static void clocks_on(struct kvm_vcpu *vcpu)
 {
 	struct kvm_xen_vcpu_attr attr = {
@@ -151,8 +151,8 @@ static void clocks_on(struct kvm_vcpu *vcpu)
 }
 
 /*
- * With a signal that is pending only in KVM_RUN, KVM updates the clocks and then returns
- * instead of entering the guest, which takes far longer than the updates.
+ * With a signal that is pending only in KVM_RUN, KVM updates the clocks and returns
+ * without entering the guest.  Entering the guest would take far longer than the updates.
  */
 static void never_enter_guest(struct kvm_vcpu *vcpu)
 {
@@ -173,7 +173,7 @@ static void update_clocks(struct kvm_vcpu *vcpu)
 {
 	gpc_new_era(vcpu->vm);
 	TEST_ASSERT(__vcpu_run(vcpu) == -1 && errno == EINTR,
-		    "The guest was entered in spite of a signal");
+		    "The guest was entered despite a signal");
 }
 
 static int other_cpu(void)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A vCPU thread that waits in KVM_RUN for a page that userfaultfd(2) has yet to supply,
- * as in a post-copy migration that has stalled.  The VMM kicks it with a signal, as it
- * does to stop a VM: KVM_RUN returns, and the record is written by the run that finds
- * the page.
+ * A vCPU's thread waits in KVM_RUN for a page that userfaultfd(2) has not supplied yet,
+ * as in a stalled post-copy migration.  The VMM kicks the thread with a signal, as it
+ * does to stop a VM.  KVM_RUN returns, and the KVM_RUN that finds the page writes the
+ * record.
  */
 #include "gpc_harness.h"
 #include "gpc_uffd.h"
@@ -35,8 +35,8 @@ FIXTURE_TEARDOWN(gpc_kick)
 #define KICK_TEST(test) KVM_ONE_VCPU_TEST(gpc_kick, test, gpc_guest)
 
 /*
- * The record in @page, which KVM writes in each run after KVM_SET_CLOCK, is waited for.
- * In the end the page was supplied, full of poison, and the vCPU has run.
+ * Wait for the record in @page, which KVM writes in each run after KVM_SET_CLOCK.  On
+ * return the page was supplied, full of poison, and the vCPU has run.
  */
 static void wait_for_record(struct kvm_vcpu *vcpu, void *page)
 {
@@ -52,14 +52,14 @@ static void wait_for_record(struct kvm_vcpu *vcpu, void *page)
 		gpc_uffd_await(uffd, page, 0);
 		gpc_kick_out(vcpu, &task);
 	}
-	TEST_ASSERT(!gpc_pfn(page), "There is a page that nobody supplied");
+	TEST_ASSERT(!gpc_pfn(page), "The page is present before it is supplied");
 
 	gpc_uffd_supply(uffd, page);
 	TEST_ASSERT_EQ(gpc_task_run_fn(vcpu), 0);
 	gpc_assert_synced(vcpu);
 }
 
-/* The page of GPC_CLOCK. */
+/* Returns the page of GPC_CLOCK. */
 static void *slot_add(struct kvm_vcpu *vcpu)
 {
 	void *mem = gpc_mmap_anon(NULL);
@@ -122,7 +122,7 @@ KICK_TEST(vcpu_time_info)
 	assert_clock_in(page, 0);
 }
 
-/* In the first page of a record that crosses its end, and in the second. */
+/* Wait for the first or the second page of a record that crosses the first page's end. */
 static void wait_for_runstate(struct kvm_vcpu *vcpu, int nth)
 {
 	const uint64_t gpa = GPC_SPAN_END - GPC_RECORD_MAX / 2;
@@ -149,8 +149,8 @@ KICK_TEST(runstate_second_page)
 }
 
 /*
- * An event that arrives while the vCPU info is missing, for a guest that does not leave
- * by itself: KVM keeps it until it has the page.
+ * An event arrives while the vCPU info is missing, for a guest that does not exit by
+ * itself: KVM keeps the event until it has the page.
  */
 static struct spinning {
 	bool on;

@@ -31,7 +31,7 @@ FIXTURE_TEARDOWN(gpc_msr_bitmap)
 
 static void l2_reads_tpr(void)
 {
-	uint32_t tpr;		/* the upper half is whatever is in the page */
+	uint32_t tpr;		/* the upper half is arbitrary page content */
 
 	do {
 		tpr = x2apic_read_reg(APIC_TASKPRI);
@@ -41,7 +41,7 @@ static void l2_reads_tpr(void)
 	vmcall();
 }
 
-/* L1 does not keep L2's registers. */
+/* L1 does not preserve L2's registers. */
 static void l2_reads_tpr_and_exits(void)
 {
 	for (;;)
@@ -86,7 +86,7 @@ static void l1_guest_reports_exits(struct vmx_pages *vmx)
  * VMM
  */
 
-/* L1 is about to launch L2, with a bitmap that intercepts nothing.  Returns the bitmap. */
+/* Run L1 until it is about to launch L2.  Returns the bitmap, all zeros. */
 static void *run_l1(struct kvm_vcpu *vcpu)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (NESTED_MSR_BITMAP - GPC_GPA);
@@ -106,7 +106,7 @@ static void assert_tpr(struct gpc_task *task, struct kvm_vcpu *vcpu)
 	TEST_ASSERT(!wrong, "L2 has read 0x%lx as its TPR instead of 0x%x", wrong - 1, TPR);
 }
 
-/* The bitmap is missing (userfaultfd), and comes after some kicks. */
+/* The bitmap is missing (userfaultfd), and is supplied after some kicks. */
 static void wait_for_bitmap(struct kvm_vcpu *vcpu, int uffd, void *page)
 {
 	struct gpc_task task;
@@ -161,7 +161,7 @@ static void assert_exit(struct kvm_vcpu *vcpu, uint64_t reason)
 	TEST_ASSERT_EQ(nested_state(vcpu->vm)->exit_reason, reason);
 }
 
-/* A page of @fill is mapped over the bitmap. */
+/* Map a page of @fill over the bitmap. */
 static void replace(void *page, int fill)
 {
 	memset(gpc_mmap(page, PAGE_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), fill, PAGE_SIZE);

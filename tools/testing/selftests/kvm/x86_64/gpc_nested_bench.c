@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What nested SVM costs: a line "name value unit" for each figure, as of gpc_bench.
+ * Cost of nested SVM.  Prints a line "name value unit" for each figure, like gpc_bench.
  *
  * Costs are differences of the TSC, read in L1.  A figure is a median.
  *
- * nested_N	L1's VMRUN until L2's VMMCALL has brought it back, with N vmcb12 in turn
+ * nested_N	from L1's VMRUN until L2's VMMCALL returns to L1, with N vmcb12 in turn
  * nested_linux	the same with one vmcb12, and VMSAVE and VMLOAD of it and of L1's own save
- *		area, as Linux does where it does not virtualize these
+ *		area, as Linux does where it does not virtualize these instructions
  * nested_pfnmap  as nested_1, with vmcb12 in RAM that has no struct page
  * vmload_vmsave  VMLOAD and VMSAVE, of one page
  */
@@ -88,7 +88,7 @@ static void setup_l2(uint64_t gpa)
 	generic_svm_setup(&svm, l2_code, NULL);
 }
 
-/* Each figure is asked for by a KVM_RUN. */
+/* Each KVM_RUN requests one figure. */
 static void l1_code(void)
 {
 	int i, round;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Guest memory that is not the host kernel's: RAM that "mem=" on its command
- * line left out, which /dev/mem maps for the VMM.
+ * Guest memory that does not belong to the host kernel: RAM that "mem=" on the kernel's
+ * command line excludes, and that /dev/mem maps for the VMM.
  *
- * Far from the kernel's RAM there is no struct page.  Right behind it there may
- * be one, where the RAM ends within a section of SPARSEMEM, but pfn_valid() is
- * all that is true of it: the page is not in the kernel's direct map.  So it is
- * with device memory that begins where RAM ends.
+ * RAM far from the kernel's RAM has no struct page.  RAM right after the kernel's may
+ * have one, if the kernel's RAM ends within a section of SPARSEMEM.  Then only
+ * pfn_valid() is true: the page is not in the kernel's direct map.  The same holds for
+ * device memory that begins where RAM ends.
  */
 #include "gpc_harness.h"
 #include "gpc_reserve.h"
 #include "gpc_xen.h"
 
-/* Struct pages are made for so much at a time: SECTION_SIZE_BITS of sparsemem.h. */
+/* The unit in which struct pages exist: SECTION_SIZE_BITS of sparsemem.h. */
 #define SECTION_SIZE	BIT(27)
 
 FIXTURE(gpc_pfnmap)
@@ -68,7 +68,7 @@ PFNMAP_TEST(mmap_over)
 	TEST_ASSERT(!memcmp(mem, alias + GPC_SIZE, GPC_SIZE), "Two views of the memory differ");
 }
 
-/* To a page that has a struct page, and back. */
+/* Change to a page that has a struct page, and back. */
 PFNMAP_TEST(swap_with_ram)
 {
 	void *alias = gpc_map_reserve(NULL, GPC_FAR, 0, GPC_SIZE);
@@ -112,7 +112,7 @@ PFNMAP_TEST(behind_ram)
 }
 
 /*
- * Two pages of it behind one record, which crosses the end of the first one
+ * A record that crosses from one such page into another
  */
 
 FIXTURE(gpc_pfnmap_span)
@@ -178,7 +178,7 @@ static void delete_slots(struct kvm_vm *vm)
 	vm_set_user_memory_region(vm, GPC_SPAN_SLOT2, 0, 0, 0, NULL);
 }
 
-/* Neighbours, in either order, far from each other, and one page in both places. */
+/* Adjacent pages in either order, distant pages, and one page in both places. */
 static void assert_spans_served(struct kvm_vcpu *vcpu, enum gpc_reserve where)
 {
 	const int pages[][2] = { { 0, 1 }, { 1, 0 }, { 0, 5 }, { 6, 2 }, { 3, 3 } };
@@ -205,7 +205,7 @@ SPAN_TEST(both_pages_behind_ram)
 	assert_spans_served(vcpu, GPC_NEAR);
 }
 
-/* One page after the other, to one that is next to its fellow or is not. */
+/* Replace one page after the other, by a page that is adjacent or not. */
 SPAN_TEST(mmap_over_half)
 {
 	const int pages[][2] = { { 0, 3 }, { 1, 4 }, { 0, 1 }, { 1, 2 }, { 1, 7 }, { 0, 6 } };
@@ -229,8 +229,8 @@ SPAN_TEST(mmap_over_half)
 }
 
 /*
- * There is no kernel address for a page with a struct page and one without: the
- * record is refused, and written again when the pages are of one kind.
+ * A page with a struct page and a page without one have no common kernel address.  KVM
+ * refuses the record, and writes it again when the pages are of one kind.
  */
 SPAN_TEST(half_with_struct_page)
 {
@@ -253,7 +253,7 @@ SPAN_TEST(halves_of_two_kinds)
 
 	span = span_on(vcpu, map_page(NULL, GPC_FAR, 0), map_page(NULL, GPC_FAR, 1));
 	for (i = 0; i < 2; i++) {
-		/* To ordinary memory, the one half first, and back. */
+		/* Change to ordinary memory, one half first, and back. */
 		gpc_span_poison(&span);
 		map_ram(span.page[i]);
 		TEST_ASSERT_EQ(gpc_set_state(vcpu, GPC_BLOCKED), 0);
@@ -274,7 +274,7 @@ SPAN_TEST(halves_of_two_kinds)
 	}
 }
 
-/* Where there happens to be a struct page it is as good as ordinary memory. */
+/* A page that happens to have a struct page works like ordinary memory. */
 SPAN_TEST(half_behind_ram)
 {
 	void *near = map_page(NULL, GPC_NEAR, 0), *ram = map_ram(NULL);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Caches whose page is hit by a memory error: KVM has no such page any more, says
- * so with an errno where it can, and raises no signal of its own; it has the page
- * again that the VMM puts in its place.
+ * Caches whose page has a memory error: KVM has no such page any more, returns an errno
+ * where it can, and raises no signal of its own.  KVM uses the page that the VMM puts in
+ * its place.
  *
- * Each case costs the machine a page until it is booted anew.
+ * Each case costs the machine a page until the next boot.
  */
 #include <signal.h>
 
@@ -17,7 +17,7 @@ FIXTURE(gpc_poison)
 	struct kvm_vcpu *vcpu;
 };
 
-/* The VMM is told of an error in memory that it maps, and lives on. */
+/* The VMM gets a signal for an error in memory that it maps, and continues. */
 static sig_atomic_t nr_errors;
 static void *error_hva;
 
@@ -37,7 +37,7 @@ FIXTURE_SETUP(gpc_poison)
 	self->vcpu = gpc_create(_metadata);
 }
 
-/* What KVM itself found out is no news. */
+/* KVM raises no signal for what it finds itself. */
 FIXTURE_TEARDOWN(gpc_poison)
 {
 	TEST_ASSERT_EQ(nr_errors, 1);
@@ -57,7 +57,7 @@ static void clock_on(struct kvm_vcpu *vcpu)
 	gpc_wrmsr(vcpu, MSR_KVM_SYSTEM_TIME_NEW, GPC_CLOCK | KVM_MSR_ENABLED);
 }
 
-/* Done as if by hardware, to the frame and everyone who maps it. */
+/* Inject an error into the page frame, like hardware.  It affects all users. */
 static void strike(void *page)
 {
 	int r;
@@ -77,7 +77,7 @@ static void assert_clock(struct kvm_vcpu *vcpu, uint64_t gpa, void *page)
 	gpc_assert_served_in(vcpu, gpa, page);
 }
 
-/* The clock's page is lost, as @hit was struck, and KVM has to cope. */
+/* Lose the clock's page to an error at @hit, and let KVM handle the loss. */
 static void lose_clock(struct kvm_vcpu *vcpu, void *page, void *hit)
 {
 	clock_on(vcpu);
@@ -107,7 +107,7 @@ POISON_TEST(madvise_dontneed)
 	assert_clock(vcpu, GPC_CLOCK, page);
 }
 
-/* Shared memory keeps the bad page, and fails, until it is punched out. */
+/* Shared memory keeps the bad page, and fails, until a hole is punched. */
 POISON_TEST(punch_hole)
 {
 	int fd = kvm_memfd_alloc(GPC_SIZE, false);
@@ -124,7 +124,7 @@ POISON_TEST(punch_hole)
 	assert_clock(vcpu, GPC_CLOCK, page);
 }
 
-/* One small page is lost of a huge one, which falls apart. */
+/* A huge page loses one small page, and is split. */
 POISON_TEST(within_thp)
 {
 	void *mem = gpc_mmap_aligned(GPC_HUGE_SIZE), *page = mem + (GPC_CLOCK - GPC_GPA);
@@ -140,9 +140,9 @@ POISON_TEST(within_thp)
 }
 
 /*
- * All of a hugetlb page is lost, whichever small page of it was hit.  It is the first
- * one here: of another, a kernel without THP tells nobody, since its page_to_pgoff()
- * takes no tail page for one.
+ * A hugetlb page is lost as a whole, whichever small page has the error.  Here it is the
+ * first one.  For the others, a kernel without THP signals nobody, because its
+ * page_to_pgoff() does not recognize a tail page.
  */
 POISON_TEST(hugetlb_replaced)
 {
@@ -169,7 +169,7 @@ POISON_TEST(clock_moved)
 	assert_clock(vcpu, GPC_CLOCK + PAGE_SIZE, page + PAGE_SIZE);
 }
 
-/* An MSR write succeeds wherever the clock is to be. */
+/* An MSR write succeeds at any address of the clock. */
 POISON_TEST(clock_on)
 {
 	void *page = slot_add(vcpu->vm, gpc_mmap_anon(NULL));

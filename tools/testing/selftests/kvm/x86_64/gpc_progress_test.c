@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A refresh while the VMM's memory is being invalidated without a gap: other memory
- * does not concern it, and until its own page is done with, it sleeps.
+ * A refresh while the VMM's memory is invalidated without a gap: invalidations of other
+ * memory do not delay the refresh.  During an invalidation of its own page, the refresh
+ * sleeps.
  *
- * An invalidation can neither be held up nor be seen from userspace, but the thread
- * that makes it can be stopped.  All threads share a CPU.  Four of them do nothing
- * but write-protect large areas, and unprotect them, so that hardly anything else is
- * to be met; and the vCPU's thread, SCHED_FIFO, takes the CPU from them whenever it
- * wants to run.  That an area's first page is protected and its last one is not, or
- * the other way round, proves that it met the area's invalidation in progress, which
- * then makes no progress for as long as the vCPU does not sleep.  A refresh that
- * waited for it without sleeping would wait for ever.
+ * Userspace can neither delay nor see an invalidation, but it can stop the thread that
+ * makes the invalidation.  All threads share a CPU.  Four of them do nothing but
+ * write-protect and unprotect large areas, so that most of the time an invalidation is in
+ * progress.  The vCPU's thread is SCHED_FIFO and preempts them whenever it wants to run.
+ * If only one of an area's first and last page is protected, the area's invalidation is
+ * in progress, and makes no progress as long as the vCPU does not sleep.  A refresh that
+ * waits for this invalidation without sleeping waits forever.
  */
 #include <sys/resource.h>
 #include <time.h>
@@ -18,7 +18,7 @@
 #include "gpc_area.h"
 #include "gpc_harness.h"
 
-/* Many page tables' worth: between two of them a thread can be stopped. */
+/* Many page tables: a thread can be stopped between two of them. */
 #define AREA_SIZE	(16ul << 20)
 #define NR_AREAS	4
 
@@ -59,7 +59,7 @@ static struct gpc_area *find_in_progress(void)
 	return NULL;
 }
 
-/* The guest has its clock at @gpa, and invalidations of the first @nr areas begin. */
+/* Enable the guest's clock at @gpa, and start invalidations of the first @nr areas. */
 static void *start(struct kvm_vcpu *vcpu, uint64_t gpa, int nr)
 {
 	const size_t size = PAGE_SIZE + NR_AREAS * AREA_SIZE;
@@ -70,7 +70,7 @@ static void *start(struct kvm_vcpu *vcpu, uint64_t gpa, int nr)
 	TEST_ASSERT(mem != MAP_FAILED, __KVM_SYSCALL_ERROR("mmap()", -1));
 	(void)madvise(mem, size, MADV_NOHUGEPAGE);
 	memset(mem, GPC_POISON, size);
-	/* The kernel itself makes a protected page writable when it is written. */
+	/* The kernel itself makes a protected page writable on a write. */
 	uffd = gpc_uffd_open(UFFD_FEATURE_WP_ASYNC);
 	gpc_uffd_register(uffd, mem + PAGE_SIZE, size - PAGE_SIZE, UFFDIO_REGISTER_MODE_WP);
 
@@ -93,9 +93,9 @@ static void finish(int nr, int rounds, int tries)
 }
 
 /*
- * The guest looks at nothing.  Its own faults do spin, and until all invalidations
- * have ended, once two of them have been in progress at a time: KVM's MMU adds up
- * their ranges.
+ * The guest reads nothing, because its own faults spin.  Once two invalidations have been
+ * in progress at a time, these faults spin until all have ended: KVM's MMU merges their
+ * ranges.
  */
 static void update(struct kvm_vcpu *vcpu, void *page)
 {
@@ -124,7 +124,7 @@ PROGRESS_TEST(invalidation_elsewhere)
 		hits++;
 		update(vcpu, page);
 
-		/* Whether that invalidation was in progress from then until now. */
+		/* Count only an invalidation that was in progress all the time. */
 		if (gpc_area_in_progress(area) && READ_ONCE(area->nr_done) == nr)
 			rounds++;
 	}
@@ -143,7 +143,7 @@ static uint64_t cpu_time(void)
 	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
 }
 
-/* How often this thread has slept. */
+/* Number of times that this thread has slept. */
 static unsigned long nr_slept(void)
 {
 	struct rusage usage;
@@ -183,7 +183,7 @@ PROGRESS_TEST(invalidation_of_its_page)
 
 		cpu += cpu_time();
 		rounds++;
-		TEST_ASSERT(nr_slept() > slept, "Refreshed without having slept");
+		TEST_ASSERT(nr_slept() > slept, "Refreshed without sleeping");
 		TEST_ASSERT(READ_ONCE(areas[0].nr_done) != nr || !gpc_area_in_progress(&areas[0]),
 			    "Refreshed amid an invalidation of the page");
 		TEST_ASSERT_EQ(gpc_stat(vm, "gpc_refresh_waits"), rounds);
@@ -192,7 +192,7 @@ PROGRESS_TEST(invalidation_of_its_page)
 	finish(1, rounds, tries);
 
 	TEST_ASSERT_EQ(gpc_stat(vm, "gpc_refresh_retries"), 0);
-	/* Who spins here has the CPU for 950 ms of each second, if not for ever. */
+	/* A thread that spins here has the CPU for at least 950 ms of each second. */
 	TEST_ASSERT(cpu / NR_ROUNDS < NSEC_PER_SEC / 10, "%lu us of the CPU for %d refreshes",
 		    cpu / 1000, NR_ROUNDS);
 }

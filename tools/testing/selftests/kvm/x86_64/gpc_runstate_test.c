@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The runstate of a Xen vCPU: in either ABI, at any byte and across the end of a
- * page, the guest finds a whole record, and nothing around it is touched; and the
- * attributes by which the VMM sets it all.
+ * The runstate of a Xen vCPU: in either ABI, at any byte and across the end of a page,
+ * the guest finds a whole record, and KVM touches nothing around it.  Also the attributes
+ * by which the VMM sets the runstate.
  */
 #include <pthread.h>
 #include <semaphore.h>
@@ -10,7 +10,7 @@
 #include "gpc_harness.h"
 #include "gpc_xen.h"
 
-/* Records begin anywhere in the 128 bytes around the page end. */
+/* Records begin at each of the 128 bytes around the page end. */
 #define FIRST_OFFSET	(-64)
 #define LAST_OFFSET	63
 
@@ -43,10 +43,10 @@ static struct gpc_span two_slots(struct kvm_vm *vm)
 	return gpc_span_two_slots(vm, gpc_mmap_anon(NULL), gpc_mmap_anon(NULL));
 }
 
-/* What has passed from @prev to @next went to the state that the vCPU was in. */
+/* Assert that the time from @prev to @next went to the state that the vCPU was in. */
 static void assert_accounted(const struct gpc_runstate *prev, const struct gpc_runstate *next)
 {
-	/* A vCPU that has never run comes from nowhere. */
+	/* A vCPU that has never run has been offline. */
 	enum gpc_state state = prev->entry_time ? prev->state : GPC_OFFLINE;
 	uint64_t grown[GPC_NR_STATES], total = next->entry_time - prev->entry_time;
 	int i;
@@ -54,7 +54,7 @@ static void assert_accounted(const struct gpc_runstate *prev, const struct gpc_r
 	for (i = 0; i < GPC_NR_STATES; i++)
 		grown[i] = next->times[i] - prev->times[i];
 
-	/* Who runs may have had to wait. */
+	/* A running vCPU may have waited for a CPU. */
 	if (state == GPC_RUNNING) {
 		grown[GPC_RUNNING] += grown[GPC_RUNNABLE];
 		grown[GPC_RUNNABLE] = 0;
@@ -68,7 +68,7 @@ static void assert_accounted(const struct gpc_runstate *prev, const struct gpc_r
 			    total, state, i, grown[i]);
 }
 
-/* The vCPU enters @state, and KVM writes the record, and nothing but the record. */
+/* Let the vCPU enter @state.  Assert that KVM writes the record and nothing else. */
 static struct gpc_runstate enter(struct kvm_vcpu *vcpu, const struct gpc_span *span,
 				 uint64_t gpa, enum gpc_abi abi, enum gpc_state state)
 {
@@ -93,7 +93,7 @@ static void assert_record_works(struct kvm_vcpu *vcpu, const struct gpc_span *sp
 	struct gpc_runstate prev, rs;
 	int i;
 
-	/* Written at once, and with each change. */
+	/* KVM writes the record at once, and with each change. */
 	gpc_span_poison(span);
 	TEST_ASSERT_EQ(gpc_set_record(vcpu, gpa), 0);
 	prev = gpc_take_record(span, gpa, abi);
@@ -103,7 +103,7 @@ static void assert_record_works(struct kvm_vcpu *vcpu, const struct gpc_span *sp
 		prev = rs;
 	}
 
-	/* Before the guest sees it the vCPU may have waited for its CPU. */
+	/* The vCPU may have waited for its CPU before the guest sees the record. */
 	rs = gpc_assert_record(vcpu, gpa, abi);
 	TEST_ASSERT_EQ(rs.times[GPC_OFFLINE], prev.times[GPC_OFFLINE]);
 	TEST_ASSERT(rs.times[GPC_BLOCKED] > prev.times[GPC_BLOCKED], "No time was spent blocked");
@@ -141,13 +141,13 @@ RUNSTATE_TEST(offsets_64bit_two_memslots)
 }
 
 /*
- * A second vCPU that reads the first one's record while that changes
+ * A second vCPU that reads the first vCPU's record while that changes
  */
 
 static struct watch {
 	uint64_t gva;
 	enum gpc_abi abi;
-	bool no_flag;		/* the flag is not in use: it must never be seen */
+	bool no_flag;		/* the update flag is off: it must never be seen */
 	bool stop;
 	uint64_t reads;
 	uint64_t entry_time;
@@ -177,7 +177,7 @@ static void watch_record(struct watch *w)
 	w->reads++;
 }
 
-/* Bochs 2.7 does not interrupt a guest that has interrupts off. */
+/* Bochs 2.7 does not interrupt a guest that has disabled interrupts. */
 static void guest_watch(void)
 {
 	struct watch *w = &watch;
@@ -194,7 +194,7 @@ static void guest_watch(void)
 	}
 }
 
-/* The guest's watch, from the VMM's side, and the thread of its vCPU. */
+/* The guest's watch, as the VMM sees it, and the thread of its vCPU. */
 static struct {
 	struct watch *guest;
 	struct kvm_vcpu *vcpu;
@@ -216,7 +216,7 @@ static void *watcher_thread(void *unused)
 	}
 }
 
-/* On any CPU: it does not inherit that we are pinned. */
+/* Run on any CPU: do not inherit the affinity of this thread. */
 static pthread_t create_thread(void *(*fn)(void *), void *arg)
 {
 	pthread_attr_t attr;
@@ -246,7 +246,7 @@ static void watcher_end(void)
 	pthread_join(watcher.thread, NULL);
 }
 
-/* Change the state at least @updates times, and until the guest has looked as often. */
+/* Change the state at least @updates times, and until the guest has read as often. */
 static void update_under_watch(struct kvm_vcpu *vcpu, uint64_t gpa, enum gpc_abi abi,
 			       bool no_flag, uint64_t updates)
 {
@@ -315,7 +315,7 @@ RUNSTATE_TEST(no_update_flag)
 }
 
 /*
- * A vCPU that is ready to run, but has lost its CPU: it says so as it goes
+ * A vCPU that is ready to run but loses its CPU: KVM records that at sched-out
  */
 
 static struct spin {
@@ -347,8 +347,9 @@ static void read_record(const struct gpc_span *span, uint64_t gpa, uint8_t *reco
 }
 
 /*
- * The vCPU shares our CPU, so it waits when we run: this is what it said last.  If it
- * ran in between it has said so anew, with another time.
+ * The vCPU shares this thread's CPU, so it waits while this thread runs.  Returns the
+ * vCPU's last record.  If the vCPU ran in between, its record has another time: read
+ * again.
  */
 static struct gpc_runstate last_words(const struct gpc_span *span, uint64_t gpa)
 {
@@ -388,7 +389,7 @@ static void assert_runnable_while_preempted(struct kvm_vcpu *vcpu, const struct 
 		sched_yield();
 	assert_runnable(span, gpa, 0);
 
-	/* And when it has run again, from memory that went away meanwhile. */
+	/* The same after another run, with memory that was dropped in the meantime. */
 	for (i = 0; i < 2; i++) {
 		TEST_ASSERT(!madvise(span->page[i], PAGE_SIZE, MADV_DONTNEED),
 			    __KVM_SYSCALL_ERROR("madvise(MADV_DONTNEED)", -1));
@@ -414,7 +415,7 @@ RUNSTATE_TEST(runnable_while_preempted)
 }
 
 /*
- * From 32 to 64 bit and back: the record changes its size
+ * From 32 to 64 bits and back: the record changes its size
  */
 
 static void assert_follows_abi(struct kvm_vcpu *vcpu, const struct gpc_span *span,
@@ -450,7 +451,7 @@ RUNSTATE_TEST(mode_switch_two_memslots)
 	assert_follows_abi_at_each_offset(vcpu, two_slots(vcpu->vm));
 }
 
-/* In 64-bit mode the record's end is where there is no memory: it is not written. */
+/* In 64-bit mode the record's end has no memory, so KVM does not write the record. */
 RUNSTATE_TEST(unmapped_at_mode_switch)
 {
 	const uint64_t gpa = GPC_SPAN_END - GPC_RECORD_SIZE(GPC_32);
@@ -468,7 +469,7 @@ RUNSTATE_TEST(unmapped_at_mode_switch)
 	TEST_ASSERT_EQ(gpc_set_state(vcpu, GPC_BLOCKED), 0);
 	gpc_span_assert_poison(&span);
 
-	/* The account goes on. */
+	/* The accounting continues. */
 	gpc_set_abi(vcpu->vm, GPC_32);
 	rs = enter(vcpu, &span, gpa, GPC_32, GPC_BLOCKED);
 	assert_accounted(&prev, &rs);
@@ -495,9 +496,9 @@ static void *toggle_thread(void *arg)
 }
 
 /*
- * The mode changes while KVM writes the record.  That of 32 bits ends where the page
- * and the memslot do; that of 64 bits would go on in the next page, which is next to
- * it in the host's memory as well.
+ * The mode changes while KVM writes the record.  A 32-bit record ends where the page and
+ * the memslot end.  A 64-bit record would extend into the next page, which is also
+ * adjacent in the host's memory.
  */
 RUNSTATE_TEST(mode_switch_no_overrun)
 {
@@ -569,7 +570,7 @@ static void assert_record_is_at(struct kvm_vcpu *vcpu, uint64_t expected)
 	TEST_ASSERT_EQ(gpa, expected);
 }
 
-/* Of what is set with DATA and ADJUST. */
+/* An attribute for DATA or ADJUST. */
 static struct kvm_xen_vcpu_attr attr_of(uint16_t type, uint64_t state, uint64_t running,
 					uint64_t runnable, uint64_t blocked,
 					uint64_t offline)
@@ -600,7 +601,7 @@ static void assert_times(const struct gpc_runstate *rs, uint64_t running, uint64
 	TEST_ASSERT_EQ(rs->times[GPC_OFFLINE], offline);
 }
 
-/* A record across the page end; the span is left poisoned. */
+/* Set a record across the page end.  The span is left poisoned. */
 #define ATTR_GPA	(GPC_SPAN_END - 20)
 
 static struct gpc_span record_on(struct kvm_vcpu *vcpu)
@@ -638,7 +639,7 @@ RUNSTATE_TEST(current_bad)
 	}
 }
 
-/* As when a VM is restored: the state goes on from there. */
+/* Like a restore of a VM: the state continues from there. */
 RUNSTATE_TEST(data_set_get)
 {
 	struct gpc_span span = record_on(vcpu);
@@ -664,7 +665,7 @@ RUNSTATE_TEST(data_set_get)
 	assert_times(&rs, 1, 20, 300 + rs.entry_time - 4321, 4000);
 }
 
-/* One that never ran has been offline. */
+/* A vCPU that has never run has been offline. */
 RUNSTATE_TEST(data_zero)
 {
 	struct gpc_span span = record_on(vcpu);
@@ -683,7 +684,7 @@ static void assert_refused(struct kvm_vcpu *vcpu, struct kvm_xen_vcpu_attr attr)
 
 	TEST_ASSERT_EQ(gpc_xen_vcpu_attr(vcpu, attr), -EINVAL);
 	after = get_data(vcpu);
-	TEST_ASSERT(!memcmp(&before, &after, sizeof(before)), "Refused, but not without effect");
+	TEST_ASSERT(!memcmp(&before, &after, sizeof(before)), "Refused, but the data has changed");
 }
 
 static void assert_bad_times_refused(struct kvm_vcpu *vcpu, uint16_t type)
@@ -700,7 +701,7 @@ static void assert_bad_times_refused(struct kvm_vcpu *vcpu, uint16_t type)
 	attr.u.runstate.state_entry_time -= 2;
 	assert_refused(vcpu, attr);
 
-	/* In the future, by any of the times. */
+	/* In the future, by one of the times. */
 	assert_refused(vcpu, attr_of(type, GPC_BLOCKED, gpc_now(vcpu->vm) + DAY_NS, 0, 0, 0));
 	assert_refused(vcpu, attr_of(type, GPC_BLOCKED, 0, gpc_now(vcpu->vm) + DAY_NS, 0, 0));
 	assert_refused(vcpu, attr_of(type, GPC_BLOCKED, 0, 0, gpc_now(vcpu->vm) + DAY_NS, 0));
@@ -743,7 +744,7 @@ RUNSTATE_TEST(adjust_bad)
 
 	enter(vcpu, &span, ATTR_GPA, GPC_64, GPC_BLOCKED);
 	assert_bad_times_refused(vcpu, KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADJUST);
-	/* Before now, but not when what has passed already is added to it. */
+	/* Before now, but in the future when added to the time that has passed. */
 	assert_refused(vcpu, ADJUST(KEEP_STATE, gpc_now(vcpu->vm), 0, 0, 0));
 	gpc_span_assert_poison(&span);
 
@@ -766,7 +767,7 @@ RUNSTATE_TEST(address_set_get)
 	}
 }
 
-/* KVM writes nothing any more; the account goes on. */
+/* KVM stops writing the record; the accounting continues. */
 RUNSTATE_TEST(invalid_address)
 {
 	struct gpc_span span = record_on(vcpu);
@@ -790,7 +791,7 @@ RUNSTATE_TEST(invalid_address)
 	gpc_span_assert_poison(&span);
 }
 
-/* Refused, and the record that there was before is gone as well. */
+/* Assert that KVM refuses the address, and drops the previous record. */
 static void assert_address_refused(struct kvm_vcpu *vcpu, const struct gpc_span *span,
 				   uint64_t gpa)
 {
@@ -805,7 +806,7 @@ RUNSTATE_TEST(no_memory)
 {
 	struct gpc_span span = record_on(vcpu);
 
-	/* Beyond all memory, and where addresses end. */
+	/* Beyond all memory, and at the end of the address space. */
 	assert_address_refused(vcpu, &span, BIT_ULL(50) - 20);
 	assert_address_refused(vcpu, &span, -PAGE_SIZE - 20);
 	assert_address_refused(vcpu, &span, KVM_XEN_INVALID_GPA - 20);

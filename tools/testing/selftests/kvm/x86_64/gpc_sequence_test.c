@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Random sequences of what a VMM does about the records that KVM keeps for a vCPU: it
- * sets and gets attributes and MSRs, runs the vCPU in one thread or another, takes memory
- * away and gives it back, sets the clock forth and back, changes the guest's mode, sends
- * events, and restores all of it in another VM.  After each sequence the guest finds
- * every record consistent, and no time of any state has ever gone back.
+ * Random sequences of what a VMM does about the records that KVM keeps for a vCPU: set
+ * and get attributes and MSRs, run the vCPU in one thread or another, remove memory and
+ * add it again, set the clock forward and back, change the guest's mode, send events, and
+ * restore everything in another VM.  After each sequence the guest finds every record
+ * consistent, and no time of any state has gone back.
  *
- * -s gives the seed of another run, -n another number of sequences.
+ * -s sets the seed of a run, -n the number of sequences.
  */
 #include <pthread.h>
 
 #include "gpc_harness.h"
 #include "gpc_xen.h"
 
-/* The runstate lies anywhere in two pages, across their end too; the others in the third. */
+/* The runstate is anywhere in two pages, the others are in the third page. */
 #define MISC_PAGE	2
 #define SHINFO_PAGE	3
 #define PAGE_GPA(page)	(GPC_GPA + (page) * PAGE_SIZE)
@@ -31,7 +31,7 @@ static unsigned int seed = 1, nr_sequences = 1000;
 
 enum place { KVMCLOCK, TIME_INFO, VCPU_INFO, STEAL, RUNSTATE, NR_PLACES };
 
-/* Where a record may be, and where it is, or 0. */
+/* Possible addresses of each record. */
 static const struct {
 	uint64_t first;
 	uint32_t size;
@@ -58,8 +58,8 @@ static struct state {
 	enum gpc_abi abi;
 	uint64_t gpa[NR_PLACES];
 	bool shinfo;
-	uint64_t words;			/* of the events that have been sent */
-	struct gpc_runstate last;	/* that the guest has seen */
+	uint64_t words;			/* of the events that were sent */
+	struct gpc_runstate last;	/* the last that the guest has seen */
 	uint64_t steal;
 	unsigned int sequence;
 	char log[256];			/* the operations of this sequence */
@@ -74,7 +74,7 @@ static uint32_t any(uint32_t nr)
 }
 
 /*
- * Guest: all that is there
+ * Guest: read everything that is set
  */
 
 static struct seen {
@@ -123,7 +123,7 @@ static void set_clock(uint64_t ns)
 	vm_ioctl(s.vcpu->vm, KVM_SET_CLOCK, &data);
 }
 
-/* Say where @place is; it may be refused while there is no memory. */
+/* Set the address of @place.  KVM may refuse it while there is no memory. */
 static void set_place(enum place place, uint64_t gpa)
 {
 	int r = 0;
@@ -175,7 +175,7 @@ static void *run_thread(void *unused)
 	return NULL;
 }
 
-/* All other attributes: there, or an error that the ABI has. */
+/* Read all other attributes. */
 static void get_all(void)
 {
 	static const uint16_t types[] = {
@@ -210,14 +210,14 @@ static void send_event(void)
 		.priority = KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL,
 	};
 
-	/* Without a shared_info, or a vcpu_info to tell of it, the VMM hears or waits. */
+	/* Without a shared_info and a vcpu_info, KVM cannot deliver an event. */
 	if (!s.shinfo || !s.present || !s.gpa[VCPU_INFO])
 		return;
 	vm_ioctl(s.vcpu->vm, KVM_XEN_HVM_EVTCHN_SEND, &event);
 	s.words |= 1ull << word;
 }
 
-/* The guest has taken its events: bits that are pending, and masks, up to the wall clock. */
+/* The guest takes its events: clear pending bits and masks, up to the wall clock. */
 static void take_events(void)
 {
 	size_t end = s.abi == GPC_64 ? WALL_CLOCK_64 : WALL_CLOCK_32;
@@ -227,7 +227,7 @@ static void take_events(void)
 	s.words = 0;
 }
 
-/* As a guest does that boots another kernel: it has no events then. */
+/* Like a guest that boots another kernel: it has no events then. */
 static void set_abi(enum gpc_abi abi)
 {
 	struct kvm_xen_hvm_attr attr = {
@@ -241,7 +241,7 @@ static void set_abi(enum gpc_abi abi)
 	r = gpc_xen_vm_attr(s.vcpu->vm, attr);
 	ASSERT(!r || !s.present, "Mode: error %d", r);
 	s.abi = abi;
-	/* There is no wall clock in the new place. */
+	/* The new place has no wall clock. */
 	if (r)
 		set_shinfo(false, false);
 }
@@ -259,7 +259,7 @@ static struct kvm_vcpu *create(void)
 	return vcpu;
 }
 
-/* Save all, and go on in a new VM, in which the attributes are set in any order. */
+/* Save all, and continue in a new VM, where the attributes are set in any order. */
 static void restore(void)
 {
 	struct state old = s;
@@ -275,7 +275,7 @@ static void restore(void)
 	set_clock(clock);
 
 	if (s.xen) {
-		/* DATA must not lie in the future of the clock, which may have been set back. */
+		/* DATA must not be in the future of a clock that was set back. */
 		if (data.u.runstate.state_entry_time > clock)
 			set_clock(data.u.runstate.state_entry_time + NSEC_PER_SEC);
 		if (any(2))
@@ -324,7 +324,7 @@ static void do_any(void)
 		gpc_run(s.vcpu, (struct gpc_step) { });
 		break;
 	case 2:
-		TEST_ASSERT(!pthread_create(&thread, NULL, run_thread, NULL), "No thread");
+		TEST_ASSERT(!pthread_create(&thread, NULL, run_thread, NULL), "pthread_create");
 		pthread_join(thread, NULL);
 		break;
 	case 3:
@@ -333,7 +333,7 @@ static void do_any(void)
 	case 4:
 		i = any(2) ? PROT_READ : PROT_READ | PROT_WRITE;
 		TEST_ASSERT(!mprotect(s.mem + any(2) * PAGE_SIZE, PAGE_SIZE, i), "mprotect");
-		/* Not for long: only the lookup fails. */
+		/* KVM's lookup may fail during this run. */
 		if (any(2))
 			gpc_run(s.vcpu, (struct gpc_step) { });
 		TEST_ASSERT(!mprotect(s.mem, GPC_SIZE, PROT_READ | PROT_WRITE), "mprotect");
@@ -346,7 +346,7 @@ static void do_any(void)
 		set_place(i, any_address(i));
 		break;
 	case 7:
-		/* Dear: it creates a VM. */
+		/* Slow: it creates a VM. */
 		if (!any(20)) {
 			set_mem(true);
 			restore();
@@ -439,10 +439,10 @@ static void assert_events(void)
 					 __get_unaligned_t(uint32_t, info + 4);
 
 	ASSERT((sel & s.words) == s.words && (!s.words || *(uint8_t *)info),
-	       "Events of words 0x%lx, told of 0x%lx, upcall %u", s.words, sel, *(uint8_t *)info);
+	       "Events of words 0x%lx, pending 0x%lx, upcall %u", s.words, sel, *(uint8_t *)info);
 }
 
-/* The guest has all its memory, a clock that was set just now, and runs. */
+/* Give the guest all its memory and a new clock, run it, and check what it has read. */
 static void assert_all(void)
 {
 	uint64_t clock = any(2 * CLOCK_NS / NSEC_PER_SEC) * NSEC_PER_SEC;

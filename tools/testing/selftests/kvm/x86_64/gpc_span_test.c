@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A record across the end of a page: KVM finds it in both pages, wherever each of
- * them is, and follows when the one is taken away, or the other, or both.
+ * A record across the end of a page: KVM finds it in both pages, wherever each page is,
+ * and follows when one page, the other, or both are taken away.
  */
 #include "gpc_harness.h"
 #include "gpc_xen.h"
 
-/* The entry time is in the first page, the rest, from within a word, in the second. */
+/* The entry time is in the first page.  The next word crosses the page end. */
 #define RECORD	(GPC_SPAN_END - 20)
 
-/* Where the two pages are. */
+/* Layout of the two pages. */
 enum layout {
-	ONE_SLOT,	/* in one memslot, neighbours also in the host's memory */
+	ONE_SLOT,	/* in one memslot, adjacent also in the host's memory */
 	TWO_SLOTS,	/* in two memslots, anywhere */
 	REVERSED,	/* the second page comes before the first one in the VMM */
 	ALIASED,	/* two memslots of the same page, which then holds both parts */
 };
 
-/* Which of the pages something happens to: the first one, the second one, both. */
+/* The pages that are affected: the first one, the second one, both. */
 static const struct {
 	int first;
 	int last;
@@ -56,7 +56,7 @@ FIXTURE_TEARDOWN(gpc_span)
 
 #define SPAN_TEST(test) KVM_ONE_VCPU_TEST(gpc_span, test, gpc_guest)
 
-/* Have the guest's record where the page ends. */
+/* Put the guest's record across the page end. */
 static void record_on(struct kvm_vcpu *vcpu)
 {
 	gpc_set_abi(vcpu->vm, GPC_64);
@@ -85,14 +85,14 @@ static void span_on(struct kvm_vcpu *vcpu)
 	record_on(vcpu);
 }
 
-/* KVM finds the present pages by itself, and again when the VMM has touched them. */
+/* KVM finds the current pages by itself, and again after the VMM has touched them. */
 static void assert_follows(struct kvm_vcpu *vcpu)
 {
 	gpc_assert_record(vcpu, RECORD, GPC_64);
 	gpc_assert_record_in(vcpu, &span, RECORD, GPC_64);
 }
 
-/* Pages were given back: what they held before stays poisoned, whoever has it now. */
+/* Pages were freed: their old contents stay poisoned, whoever has the pages now. */
 static void assert_follows_elsewhere(struct kvm_vcpu *vcpu)
 {
 	void *hoard = gpc_hoard();
@@ -102,7 +102,7 @@ static void assert_follows_elsewhere(struct kvm_vcpu *vcpu)
 	munmap(hoard, GPC_HOARD_SIZE);
 }
 
-/* As long as the record cannot be had nothing is written, also not a half of it. */
+/* While the record is inaccessible, KVM writes nothing, not even half of it. */
 static void assert_not_written(struct kvm_vcpu *vcpu)
 {
 	TEST_ASSERT_EQ(gpc_set_state(vcpu, GPC_BLOCKED), 0);
@@ -124,7 +124,7 @@ static void move_page(void *from, void *to)
  * Page tables
  */
 
-/* @replace puts another page in the place of the one at its address. */
+/* @replace puts another page at the address. */
 static void assert_follows_each(struct kvm_vcpu *vcpu, void (*replace)(void *page))
 {
 	int h, i;
@@ -155,7 +155,7 @@ SPAN_TEST(mmap_over)
 	assert_follows_each(vcpu, map_over);
 }
 
-/* The pages live on at another address, where the guest has no business. */
+/* The pages live on at another address, which is not guest memory. */
 SPAN_TEST(mremap_away)
 {
 	void *moved[2];
@@ -186,7 +186,7 @@ SPAN_TEST(mremap_over)
 	assert_follows_each(vcpu, move_over);
 }
 
-/* The pages are the same, but in the other order. */
+/* The same pages in reverse order. */
 SPAN_TEST(pages_swapped)
 {
 	void *spare;
@@ -271,7 +271,7 @@ static void slot_delete(struct kvm_vm *vm, int i)
 	vm_set_user_memory_region(vm, i ? GPC_SPAN_SLOT2 : GPC_SLOT, 0, 0, 0, NULL);
 }
 
-/* A memslot of both pages comes and goes as the first page's. */
+/* A memslot of both pages is handled as the first page's. */
 static bool is_whole_slot(int h)
 {
 	return layout != ONE_SLOT || !halves[h].last;
@@ -297,7 +297,7 @@ SPAN_TEST(memslot_recreated)
 			slot_set(vcpu->vm, i, 0, GPC_SPAN_GPA);
 		assert_follows(vcpu);
 
-		/* And with other memory. */
+		/* The same with other memory. */
 		old = span;
 		gpc_span_poison(&old);
 		for (i = halves[h].first; i <= halves[h].last; i++) {
@@ -309,7 +309,7 @@ SPAN_TEST(memslot_recreated)
 		}
 		gpc_assert_record(vcpu, RECORD, GPC_64);
 		for (i = halves[h].first; i <= halves[h].last; i++) {
-			/* One that was both may still be the other half. */
+			/* A page that was both halves may still be the other half. */
 			if (old.page[i] != span.page[!i])
 				GPC_ASSERT_POISON(old.page[i], PAGE_SIZE);
 		}
@@ -317,7 +317,7 @@ SPAN_TEST(memslot_recreated)
 	}
 }
 
-/* Each half, or both, is another memslot for a while, where KVM cannot write. */
+/* Each half, or both, is in a memslot for a while where KVM cannot write. */
 static void assert_waits_out(struct kvm_vcpu *vcpu, uint32_t flags, uint64_t gpa)
 {
 	int h, i;
@@ -371,7 +371,7 @@ SPAN_TEST(other_memslots_change)
 }
 
 /*
- * Of one memslot only
+ * One memslot only
  */
 
 FIXTURE(gpc_one_span)
@@ -391,7 +391,7 @@ FIXTURE_TEARDOWN(gpc_one_span)
 
 #define ONE_SLOT_TEST(test) KVM_ONE_VCPU_TEST(gpc_one_span, test, gpc_guest)
 
-/* Two memslots where there was one, and one again, of the same memory. */
+/* Replace one memslot by two, and those by one, with the same memory. */
 ONE_SLOT_TEST(memslot_cut)
 {
 	void *mem = gpc_mmap_adjacent();
@@ -413,7 +413,7 @@ ONE_SLOT_TEST(memslot_cut)
  * Huge pages
  */
 
-/* The record's page end is at @end. */
+/* Put the record's page end at @end. */
 static void span_on_at(struct kvm_vcpu *vcpu, void *end)
 {
 	span = gpc_span_one_slot(vcpu->vm, end - PAGE_SIZE);
@@ -442,7 +442,7 @@ ONE_SLOT_TEST(thp_collapse)
 	GPC_ASSERT_POISON(hoard, GPC_HOARD_SIZE);
 }
 
-/* Where one huge page ends and another begins, made one after the other. */
+/* Where one huge page ends and another begins.  One after the other becomes huge. */
 ONE_SLOT_TEST(thp_collapse_either_side)
 {
 	void *mem = gpc_mmap_aligned(2 * GPC_HUGE_SIZE), *hoard;
@@ -460,7 +460,7 @@ ONE_SLOT_TEST(thp_collapse_either_side)
 	}
 }
 
-/* One of the pages is cut out of the huge page. */
+/* Drop one of the pages from the huge page. */
 ONE_SLOT_TEST(madvise_dontneed_thp)
 {
 	int i;
@@ -485,8 +485,8 @@ ONE_SLOT_TEST(madvise_dontneed_thp)
 }
 
 /*
- * Where one hugetlb page ends and another begins: either goes back to the pool, and
- * to another mapping, which leaves the slot a third one.
+ * Where one hugetlb page ends and another begins.  Either one goes back to the pool, and
+ * from there to another mapping.  The slot gets a third one.
  */
 ONE_SLOT_TEST(hugetlb_replaced)
 {
@@ -512,7 +512,7 @@ ONE_SLOT_TEST(hugetlb_replaced)
 		GPC_ASSERT_POISON(other, GPC_HUGE_SIZE);
 	}
 
-	/* The pool can shrink again once they are free. */
+	/* Free all pages, so that the pool can shrink again. */
 	gpc_slot_delete(vcpu->vm);
 	munmap(mem, 2 * GPC_HUGE_SIZE);
 	munmap(other, GPC_HUGE_SIZE);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Steal time and the preempted flag: KVM keeps the record that the guest has
- * registered, wherever the memory behind it goes, and answers requests for a TLB
- * flush that others leave in it.
+ * Steal time and the preempted flag: KVM maintains the record that the guest has
+ * registered, in whatever memory backs it.  KVM serves requests for a TLB flush that
+ * others leave in the record.
  */
 #include <pthread.h>
 #include <sys/wait.h>
@@ -51,7 +51,7 @@ static struct kvm_steal_time *record_in(void *mem)
 	return mem + RECORD_OFFSET;
 }
 
-/* A slot whose record KVM keeps, and which holds zeros else. */
+/* Add a zeroed slot and let KVM keep the record there. */
 static void *record_on_anon(struct kvm_vcpu *vcpu)
 {
 	void *mem = gpc_mmap_anon(NULL);
@@ -63,7 +63,7 @@ static void *record_on_anon(struct kvm_vcpu *vcpu)
 	return mem;
 }
 
-/* KVM has written the record in this run: its time is that of the scheduler. */
+/* Assert that KVM writes the record in each run, with the scheduler's time. */
 static void assert_served(struct kvm_vcpu *vcpu, struct kvm_steal_time *st)
 {
 	uint32_t version;
@@ -74,17 +74,17 @@ static void assert_served(struct kvm_vcpu *vcpu, struct kvm_steal_time *st)
 	steal = st->steal;
 	run(vcpu);
 
-	/* More than once, if the thread lost its CPU in between. */
+	/* KVM writes more than once if the thread lost its CPU in between. */
 	TEST_ASSERT(!(st->version & 1) && st->version > version,
 		    "Version %u after %u", st->version, version);
 	TEST_ASSERT(st->steal >= steal && st->steal - steal <= gpc_run_delay(),
-		    "Stolen %llu after %lu, in all %lu", (unsigned long long)st->steal, steal,
+		    "Stolen %llu after %lu, in total %lu", (unsigned long long)st->steal, steal,
 		    gpc_run_delay());
 	TEST_ASSERT_EQ(st->preempted, 0);
 	TEST_ASSERT_EQ(st->flags, 0);
 }
 
-/* The scheduler's time between two updates is in the record, to the nanosecond. */
+/* The record advances by the scheduler's time between two updates, to the nanosecond. */
 STEAL_TEST(run_delay)
 {
 	struct kvm_steal_time *st = record_in(record_on_anon(vcpu));
@@ -134,11 +134,11 @@ STEAL_TEST(mmap_over)
 	struct kvm_steal_time *st = record_in(mem);
 	void *page = mem + PAGE_SIZE;
 
-	/* The page is given back: the record starts anew. */
+	/* Free the page: the record starts from zero. */
 	TEST_ASSERT(!madvise(page, PAGE_SIZE, MADV_DONTNEED), "MADV_DONTNEED");
 	assert_served(vcpu, st);
 
-	/* The page goes elsewhere, poisoned, and another takes its place. */
+	/* Move the page away, poison it, and map another page in its place. */
 	away = mremap(page, PAGE_SIZE, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED,
 		      gpc_mmap_anon(NULL));
 	TEST_ASSERT(away != MAP_FAILED, __KVM_SYSCALL_ERROR("mremap()", -1));
@@ -147,7 +147,7 @@ STEAL_TEST(mmap_over)
 	assert_served(vcpu, st);
 	GPC_ASSERT_POISON(away, PAGE_SIZE);
 
-	/* Not to be written for a while. */
+	/* Make the page read-only for a while. */
 	TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ), "mprotect");
 	away = memcpy(gpc_mmap_anon(NULL), page, PAGE_SIZE);
 	run(vcpu);
@@ -156,7 +156,7 @@ STEAL_TEST(mmap_over)
 	assert_served(vcpu, st);
 }
 
-/* What keeps the memory's contents keeps the time, too. */
+/* A change that keeps the memory's contents keeps the time, too. */
 STEAL_TEST(never_goes_back)
 {
 	void *mem = record_on_anon(vcpu);
@@ -186,7 +186,7 @@ STEAL_TEST(never_goes_back)
 			gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
 			break;
 		case 4:
-			/* As a VMM does that moves memory: stop, copy, go on there. */
+			/* Like a VMM that moves memory: stop, copy, continue. */
 			gpc_slot_delete(vcpu->vm);
 			mem = memcpy(gpc_mmap_anon(NULL), mem, GPC_SIZE);
 			gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
@@ -201,7 +201,7 @@ STEAL_TEST(never_goes_back)
 	}
 }
 
-/* What a guest's other vCPUs could see at any time, by the protocol of the version. */
+/* Read like the guest's other vCPUs: at any time, by the protocol of the version. */
 static struct {
 	struct kvm_steal_time *st;
 	uint64_t reads;
@@ -216,7 +216,7 @@ static void *read_record(void *data)
 	uint64_t steal, last_steal = 0;
 	cpu_set_t cpus;
 
-	/* Not the vCPU's CPU alone, where there are others. */
+	/* Use other CPUs than the vCPU's, if there are any. */
 	memset(&cpus, 0xff, sizeof(cpus));
 	sched_setaffinity(0, sizeof(cpus), &cpus);
 
@@ -227,7 +227,7 @@ static void *read_record(void *data)
 		barrier();
 		if ((version & 1) || version != READ_ONCE(st->version))
 			continue;
-		/* Of one version there is one time. */
+		/* One version has one time. */
 		reader.reads++;
 		reader.torn += version == last_version && steal != last_steal;
 		last_version = version;
@@ -246,7 +246,7 @@ STEAL_TEST(never_torn)
 	reader.st = record_in(mem);
 	TEST_ASSERT(!pthread_create(&thread, NULL, read_record, NULL), "Cannot create a thread");
 	for (i = 0; i < 200; i++) {
-		/* To be refreshed, with the page and its contents as they were. */
+		/* Force a refresh, with the same page and contents. */
 		if (!(i % 3)) {
 			TEST_ASSERT(!mprotect(mem + PAGE_SIZE, PAGE_SIZE, PROT_READ), "mprotect");
 			TEST_ASSERT(!mprotect(mem + PAGE_SIZE, PAGE_SIZE, PROT_READ | PROT_WRITE),
@@ -259,11 +259,11 @@ STEAL_TEST(never_torn)
 	WRITE_ONCE(reader.stop, true);
 	pthread_join(thread, NULL);
 
-	TEST_ASSERT(reader.reads, "Never seen whole");
+	TEST_ASSERT(reader.reads, "The reader has seen no whole record");
 	TEST_ASSERT(!reader.torn, "Seen half-written %lu times in %lu", reader.torn, reader.reads);
 }
 
-/* MSRs may be restored before memory is. */
+/* A VMM may restore MSRs before memory. */
 STEAL_TEST(restored_in_any_order)
 {
 	struct kvm_vcpu *other;
@@ -370,7 +370,7 @@ static uint64_t vcpu_stat(struct kvm_vcpu *vcpu, const char *name)
 	return value;
 }
 
-/* TLB flushes of a run that finds @preempted in the flag. */
+/* TLB flushes in a run that finds @preempted in the flag. */
 static uint64_t flushes(struct kvm_vcpu *vcpu, struct kvm_steal_time *st, uint8_t preempted)
 {
 	uint64_t before = vcpu_stat(vcpu, "tlb_flush");
@@ -381,7 +381,7 @@ static uint64_t flushes(struct kvm_vcpu *vcpu, struct kvm_steal_time *st, uint8_
 	return vcpu_stat(vcpu, "tlb_flush") - before;
 }
 
-/* As another vCPU asks that finds this one preempted. */
+/* Like another vCPU that finds this one preempted. */
 STEAL_TEST(tlb_flush)
 {
 	struct kvm_steal_time *st = record_in(record_on_anon(vcpu));
@@ -394,7 +394,7 @@ STEAL_TEST(tlb_flush)
 	TEST_ASSERT_EQ(flushes(vcpu, st, KVM_VCPU_PREEMPTED), without);
 }
 
-/* Only for guests that have the feature. */
+/* KVM flushes only for guests that have the feature. */
 STEAL_TEST(tlb_flush_without_feature)
 {
 	struct kvm_steal_time *st;
@@ -424,8 +424,8 @@ static void *spin(void *data)
 }
 
 /*
- * The first vCPU's thread shares its CPU with a loop, so that it is preempted in the
- * guest sooner or later.  The second vCPU looks at the first one's record until then.
+ * The spinner's thread shares its CPU with this loop, so it is preempted in the guest
+ * sooner or later.  Until then @vcpu reads the spinner's record.
  */
 STEAL_TEST(preempted)
 {
@@ -439,7 +439,7 @@ STEAL_TEST(preempted)
 	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
 	vcpu_set_msr(spinner, MSR_KVM_STEAL_TIME, RECORD | KVM_MSR_ENABLED);
 
-	/* Pinned to this CPU, too: while this thread runs, that one does not. */
+	/* The new thread is pinned to this CPU, too: it waits while this thread runs. */
 	pthread_create(&thread, NULL, spin, spinner);
 	for (runs = 0; !preempted; runs++) {
 		TEST_ASSERT(runs < 1000000, "Never preempted");
@@ -451,7 +451,7 @@ STEAL_TEST(preempted)
 	}
 	TEST_ASSERT_EQ(preempted, KVM_VCPU_PREEMPTED);
 
-	/* And is over when that one runs again. */
+	/* The thread ends when it runs again. */
 	WRITE_ONCE(spinner->run->immediate_exit, 1);
 	pthread_kill(thread, SIGUSR1);
 	pthread_join(thread, NULL);
@@ -478,7 +478,7 @@ static void *spin_with_tid(void *vcpu)
 	return spin(vcpu);
 }
 
-/* How often the spinner's thread has lost its CPU: KVM_RUN then starts anew. */
+/* How often the spinner's thread has lost its CPU: KVM then loads the vCPU again. */
 static uint64_t spinner_switches(void)
 {
 	static const char *const keys[] = { "voluntary_ctxt_switches: %lu",
@@ -509,15 +509,16 @@ static void move_spinner(int cpu)
 	TEST_ASSERT(!sched_setaffinity(spinner_tid, sizeof(cpus), &cpus), "Cannot move a thread");
 }
 
-/* The other CPU of two. */
+/* The other one of two CPUs. */
 static int other_cpu(void)
 {
 	return !sched_getcpu();
 }
 
 /*
- * The spinner is preempted, loses its record, and then runs on another CPU.  Once it has it
- * back it says that it runs, in the same go: 1; or not: 0; or there was another go: -1.
+ * The spinner is preempted, loses its record's page, and then runs on another CPU. When
+ * the page is back, returns 1 if the record shows that the spinner runs, or 0 if it does
+ * not; -1 if the spinner lost its CPU in between.
  */
 static int says_that_it_runs(struct kvm_steal_time *st, void *page, const uint64_t *loops)
 {
@@ -566,7 +567,7 @@ STEAL_TEST(preempted_while_unmapped)
 	for (i = 0; i < 50 && says < 0; i++)
 		says = says_that_it_runs(record_in(mem), mem + PAGE_SIZE,
 					 addr_gva2hva(vcpu->vm, (uintptr_t)&loops));
-	TEST_ASSERT(says >= 0, "The vCPU's thread is never left alone");
+	TEST_ASSERT(says >= 0, "The vCPU's thread lost its CPU each time");
 	TEST_ASSERT(says, "Still preempted, 100 ms after its memory returned");
 
 	WRITE_ONCE(spinner->run->immediate_exit, 1);

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The guest page cache under everything at once: KVM writes records for two vCPUs
- * and is sent events for them from other threads, while yet others change the memory
- * behind the records, the memslots, and the records' addresses.
+ * The guest page cache under everything at once: KVM writes records for two vCPUs, some
+ * threads send events to the vCPUs, and other threads change the memory behind the
+ * records, the memslots, and the records' addresses.
  *
- * Each changing thread ends after a number of changes (-n); all others run until the
- * last of them has ended, and then some more, undisturbed: by then every record must
- * be there and up to date again.
+ * Each changing thread ends after a number of changes (-n).  All others run until the
+ * last changing thread has ended, and then for some time undisturbed: by then every
+ * record must be present and fresh again.
  *
- * gpc_stress.h says what the guest may see of it and what not.
+ * gpc_stress.h describes what the guest may see.
  */
 #include <limits.h>
 #include <sys/eventfd.h>
@@ -42,7 +42,7 @@ static void new_era(int vcpu)
 	pthread_mutex_unlock(&vmm.era_lock);
 }
 
-/* Has any place been disturbed since the sum of all @seq was @sum? */
+/* The sum changes when a place is disturbed.  Sets @odd if a place is disturbed now. */
 static uint64_t sum_seqs(bool *odd)
 {
 	uint64_t sum = 0;
@@ -57,7 +57,7 @@ static uint64_t sum_seqs(bool *odd)
 	return sum;
 }
 
-/* Memory that is not there, in the place of a record: answer with zeros. */
+/* A record's memory is absent: answer with zeros. */
 static void answer_mmio(struct kvm_run *run)
 {
 	TEST_ASSERT(run->mmio.phys_addr >= PLACE_GPA(0) &&
@@ -68,9 +68,9 @@ static void answer_mmio(struct kvm_run *run)
 }
 
 /*
- * QEMU's SVM with two CPUs, seen with 7.2 and 10.0: now and then a guest's first access
- * after its nested page tables have been dropped raises #PF in the guest, where a nested
- * page fault is due.  The vCPU is gone then, and the case with it.  A triple fault on
+ * QEMU's SVM with two CPUs, seen with 7.2 and 10.0: sometimes a guest's first access
+ * after its nested page tables were dropped raises #PF in the guest, instead of a nested
+ * page fault.  Then the vCPU is lost, and the case is skipped.  A triple fault on
  * anything else, or of a guest whose page tables are damaged, is a failure.
  */
 static void end_of_triple_fault(int vcpu)
@@ -86,7 +86,7 @@ static void end_of_triple_fault(int vcpu)
 	ksft_exit_skip("QEMU's SVM: #PF in place of a nested page fault\n");
 }
 
-/* One round of the guest's. */
+/* Run one round of the guest. */
 static void run_round(int i)
 {
 	struct kvm_vcpu *vcpu = vmm.vcpu[i];
@@ -139,12 +139,12 @@ static bool writers_stop;
 static uint64_t events[NR_VCPUS];
 static int irqfds[NR_VCPUS];
 
-/* The last port's events go through an eventfd, and perhaps a workqueue. */
+/* Events of the last port go through an eventfd, and perhaps a workqueue. */
 #define IRQFD_PORT	(NR_PORTS - 1)
 
 /*
- * In how many rounds the guest has taken an event: at the latest in the first that
- * begins after it was sent.  The workqueue may take its time.
+ * Number of rounds in which the guest must take an event: at the latest in the first one
+ * that begins after it was sent.  The workqueue may take longer.
  */
 static int late_rounds(int port)
 {
@@ -154,9 +154,9 @@ static int late_rounds(int port)
 struct event {
 	uint32_t vcpu_info_seq;		/* before it was sent */
 	uint32_t shinfo_seq;
-	uint32_t before;		/* how often it had been taken */
-	uint32_t sent;			/* in all */
-	uint64_t round;			/* that was not over when it had been sent */
+	uint32_t before;		/* how often it was taken before */
+	uint32_t sent;			/* in total */
+	uint64_t round;			/* the round in progress when it was sent */
 };
 
 static bool event_undisturbed(int vcpu, const struct event *event)
@@ -180,7 +180,7 @@ static void send_port(int vcpu, int i, struct event *event)
 	event->round = READ_ONCE(rounds[vcpu]);
 }
 
-/* Taken once at least; not more often in all than it was sent in all. */
+/* Wait until the event is taken.  It must not be taken more often than it was sent. */
 static void wait_taken(int vcpu, int i, struct event *event)
 {
 	uint32_t *taken = &vmm.guest->vcpu[vcpu].taken[i];
@@ -218,7 +218,7 @@ static void *event_thread(void *arg)
 	return NULL;
 }
 
-/* Keeps the caches of the shared info and of the vCPUs' infos in use, or refreshed. */
+/* Keep the caches of the shared info and the vCPU infos in use or in refresh. */
 static void *noise_thread(void *arg)
 {
 	int i;
@@ -231,7 +231,7 @@ static void *noise_thread(void *arg)
 	return NULL;
 }
 
-/* KVM writes the wall clock whenever it is told the guest's mode. */
+/* KVM writes the wall clock whenever the VMM sets the guest's mode. */
 static void *wall_clock_thread(void *arg)
 {
 	uint64_t era;
@@ -273,8 +273,8 @@ static int pick_change(struct changer *c)
 }
 
 /*
- * Two kinds more often than others: the shared info, because it is in use without a
- * pause, and the run states, because a refresh of two pages takes longest.
+ * Prefer two kinds: the shared info, because it is in use without a pause, and the run
+ * states, because a refresh of two pages takes longest.
  */
 static struct place *pick_place(struct changer *c)
 {
@@ -285,10 +285,7 @@ static struct place *pick_place(struct changer *c)
 	return &vmm.place[place];
 }
 
-/*
- * What disturbs a place comes in bursts, so that the next change meets the refresh
- * that the last one called for.
- */
+/* Disturb a place in bursts: a change shall meet the refresh that the last one caused. */
 static void *changer_thread(void *arg)
 {
 	struct changer *c = arg;
@@ -457,7 +454,7 @@ static pthread_t start(void *(*fn)(void *), void *arg)
 	return thread;
 }
 
-/* Nothing disturbs the places any more: everything comes up to date. */
+/* Nothing disturbs the places any more: every record must become fresh. */
 static void assert_recovered(void)
 {
 	uint64_t fresh[NR_VCPUS][NR_VCPU_KINDS], until[NR_VCPUS];
@@ -477,7 +474,7 @@ static void assert_recovered(void)
 		looks = &vmm.guest->vcpu[i].looks[PLACE(i, 0)];
 		for (kind = 0; kind < NR_VCPU_KINDS; kind++)
 			TEST_ASSERT(READ_ONCE(looks[kind].fresh) > fresh[i][kind],
-				    "place %d: not up to date again", PLACE(i, kind));
+				    "place %d: not fresh again", PLACE(i, kind));
 	}
 }
 
@@ -492,7 +489,7 @@ static void report_changes(const struct changer *c)
 	ksft_print_msg("changes:%s\n", line);
 }
 
-/* For whoever wonders how much was checked. */
+/* Report how much was checked. */
 static void report(void)
 {
 	static const char *const kinds[] = {
@@ -582,7 +579,7 @@ STRESS_TEST(pages_replaced)
 	run_all();
 }
 
-/* Where there is one. */
+/* Does nothing on a kernel without KSM. */
 static void start_ksmd(void)
 {
 	(void)(gpc_set(KSM "sleep_millisecs", "20") && gpc_set(KSM "run", "1"));
@@ -622,7 +619,7 @@ STRESS_TEST(everything_changes)
 	run_all();
 }
 
-/* The harness knows no arguments but its own. */
+/* The harness accepts only its own arguments. */
 static int take_arguments(int argc, char *argv[])
 {
 	if (argc < 3 || strcmp(argv[1], "-n"))
@@ -641,7 +638,7 @@ int main(int argc, char *argv[])
 	TEST_REQUIRE(kvm_has_cap(KVM_CAP_ADJUST_CLOCK));
 	TEST_REQUIRE((kvm_check_cap(KVM_CAP_XEN_HVM) & caps) == caps);
 
-	/* Threads that only take turns take longer, and find less. */
+	/* On one CPU, the threads take longer and find less. */
 	nr_changes = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 400 : 100;
 	argc = take_arguments(argc, argv);
 	return test_harness_run(argc, argv);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Caches whose page userfaultfd(2) has yet to supply, as when a snapshot is
- * restored on demand: KVM waits for the handler, and holds nothing meanwhile that
- * the handler, the VMM or another vCPU could need.
+ * Caches whose page userfaultfd(2) has not supplied yet, as when a snapshot is restored
+ * on demand: KVM waits for the handler.  Meanwhile KVM holds nothing that the handler,
+ * the VMM or another vCPU could need.
  */
 #include <sys/wait.h>
 
@@ -16,7 +16,7 @@
 #define WP		UFFDIO_REGISTER_MODE_WP
 #define MINOR		UFFDIO_REGISTER_MODE_MINOR
 
-/* A memslot that the clock does not lie in, and the pages of it. */
+/* A memslot without the clock, and its pages. */
 #define OTHER_SLOT	(GPC_SLOT + 1)
 #define OTHER_GPA	(GPC_GPA + GPC_SIZE)
 #define OTHER_CLOCK	0
@@ -50,7 +50,7 @@ static void write_protect(int uffd, void *page, bool protect)
 		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_WRITEPROTECT)", -1));
 }
 
-/* Have the waiting thread look again at what is there now. */
+/* Make the waiting thread check the page again. */
 static void wake(int uffd, void *page)
 {
 	struct uffdio_range range = { (uintptr_t)page, PAGE_SIZE };
@@ -64,7 +64,7 @@ static void *clock_on_anon(struct kvm_vcpu *vcpu)
 	return gpc_clock_on(vcpu, gpc_mmap_anon(NULL), GPC_SIZE);
 }
 
-/* The clock was written into what was supplied, and nothing else was. */
+/* Assert that KVM has written the clock to the supplied page, and nothing else. */
 static void assert_written_in(void *page)
 {
 	gpc_assert_written(page);
@@ -88,7 +88,7 @@ UFFD_TEST(missing_page)
 	gpc_task_finish(&task);
 	assert_written_in(page);
 
-	/* And the guest, which looks at the page only now, finds all of it. */
+	/* The guest, which reads the page only now, finds all of it. */
 	gpc_run(vcpu, (struct gpc_step) {
 		.clock = GPC_CLOCK, .peek = GPC_CLOCK + PAGE_SIZE - sizeof(uint64_t),
 	});
@@ -99,8 +99,8 @@ UFFD_TEST(missing_page)
 }
 
 /*
- * The VMM restores an MSR before the vCPU runs, and may itself have to supply the page:
- * the ioctl returns, and the first run waits.
+ * The VMM restores an MSR before the vCPU runs, and may have to supply the page itself.
+ * So the ioctl returns, and the first run waits.
  */
 struct msr {
 	struct kvm_vcpu *vcpu;
@@ -116,7 +116,7 @@ static int set_msr(void *arg)
 	return 0;
 }
 
-/* Returns the page, which the vCPU's first run after that has found supplied. */
+/* Returns the page, which was supplied in the vCPU's first run after that. */
 static void *restore_msr(struct kvm_vcpu *vcpu, uint32_t index)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (GPC_CLOCK - GPC_GPA);
@@ -128,7 +128,7 @@ static void *restore_msr(struct kvm_vcpu *vcpu, uint32_t index)
 	gpc_task_start(&task, set_msr, &msr);
 	TEST_ASSERT(gpc_task_ends_unserved(&task, uffd), "KVM_SET_MSRS waits for the page");
 	gpc_task_finish(&task);
-	TEST_ASSERT(!gpc_pfn(page), "There is a page that nobody supplied");
+	TEST_ASSERT(!gpc_pfn(page), "The page is present before it is supplied");
 
 	gpc_task_update(&task, vcpu, uffd, page);
 	gpc_uffd_supply(uffd, page);
@@ -198,7 +198,7 @@ UFFD_TEST(missing_page_shmem)
 	assert_follows(vcpu, page);
 }
 
-/* The page is in the page cache, where the handler may still change it. */
+/* The page is in the page cache, and the handler may still change it. */
 UFFD_TEST(minor_fault)
 {
 	int fd = kvm_memfd_alloc(GPC_SIZE, false), uffd = gpc_uffd_open(UFFD_FEATURE_MINOR_SHMEM);
@@ -220,7 +220,7 @@ UFFD_TEST(minor_fault)
 	assert_follows(vcpu, page);
 }
 
-/* As for a snapshot of a live guest: the handler saves the page as it was. */
+/* Like a snapshot of a live guest: the handler saves the page before it changes. */
 UFFD_TEST(write_protected)
 {
 	int uffd = gpc_uffd_open(UFFD_FEATURE_PAGEFAULT_FLAG_WP);
@@ -263,7 +263,7 @@ UFFD_TEST(handler_poisons)
 	assert_written_in(page);
 }
 
-/* With nobody to supply it, the page is as any other that was dropped. */
+/* Without a handler, the page is like any other that was dropped. */
 UFFD_TEST(handler_closes)
 {
 	void *page = clock_on_anon(vcpu);
@@ -277,7 +277,7 @@ UFFD_TEST(handler_closes)
 	assert_follows(vcpu, page);
 }
 
-/* A record across a page end: the first page goes while the second one is waited for. */
+/* A record across a page end: the first page goes away while KVM waits for the second. */
 static int set_record(void *vcpu)
 {
 	return gpc_set_record(vcpu, GPC_SPAN_END - GPC_RECORD_MAX / 2);
@@ -309,7 +309,7 @@ UFFD_TEST(both_pages_missing)
 }
 
 /*
- * What the handler does to the range instead of supplying it
+ * Other actions of the handler on the range
  */
 
 UFFD_TEST(handler_unmaps)
@@ -377,7 +377,7 @@ UFFD_TEST(handler_moves_away)
 }
 
 /*
- * What else goes on in the VM
+ * Other activity in the VM
  */
 
 struct others {
@@ -412,10 +412,7 @@ static struct others others_on(struct kvm_vm *vm)
 	return others;
 }
 
-/*
- * The VMM does to other memory what it likes, and the caches there are looked up
- * again and written.
- */
+/* The VMM changes other memory.  KVM looks the caches there up again and writes them. */
 static void assert_others_go_on(struct others *others)
 {
 	struct kvm_vcpu *vcpu = others->vcpu;
@@ -484,9 +481,9 @@ static int set_slot(void *arg)
 }
 
 /*
- * A change of memslots returns when nobody can see the old ones any more, and KVM
- * has been looking at them since before it fell asleep.  So the change has to wait
- * for the handler; but neither the handler nor the others for the change.
+ * A change of memslots returns when nobody uses the old ones any more.  KVM has used them
+ * since before it fell asleep, so the change has to wait for the handler.  Neither the
+ * handler nor the others may have to wait for the change.
  */
 static void change_memslots_while_it_waits(struct kvm_vcpu *vcpu, void *page,
 					   struct slot *slot)
@@ -542,10 +539,10 @@ UFFD_TEST(memslot_added)
 }
 
 /*
- * Its end
+ * The end of a cache, or of the process
  */
 
-/* The one cache that one thread can deactivate while another one uses it. */
+/* The only cache that one thread can deactivate while another thread uses it. */
 UFFD_TEST(deactivate_while_waiting)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (GPC_CLOCK - GPC_GPA);
@@ -563,7 +560,7 @@ UFFD_TEST(deactivate_while_waiting)
 	TEST_ASSERT_EQ(gpc_xen_set_shinfo(vm, -1), 0);
 	gpc_uffd_supply(uffd, page);
 	ret = gpc_task_finish(&task);
-	TEST_ASSERT(ret < 0, "Event delivered, though the page was given back");
+	TEST_ASSERT(ret < 0, "Event delivered after deactivation");
 	GPC_ASSERT_POISON(page, PAGE_SIZE);
 
 	memset(page, 0, PAGE_SIZE);
@@ -572,7 +569,7 @@ UFFD_TEST(deactivate_while_waiting)
 	TEST_ASSERT(gpc_xen_event_pending(page), "Event not delivered");
 }
 
-/* The VM must be the process' own, so the child makes one. */
+/* A VM belongs to the process that created it, so the child creates one. */
 static void wait_to_be_killed(int fd, bool change_memslots)
 {
 	struct kvm_vcpu *vcpu = gpc_create(gpc_metadata);

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A Xen guest's upcall, of which KVM learns from a byte in guest memory, when that
- * byte changes while KVM is about to inject the interrupt: the guest gets the
- * upcall or nothing.
+ * A Xen guest's upcall, which KVM reads from a byte in guest memory. That byte changes
+ * while KVM is about to inject the interrupt: the guest gets the upcall or nothing.
  */
 #include <pthread.h>
 
@@ -52,16 +51,16 @@ static void other_handler(struct ex_regs *regs)
 static bool stop;
 
 /*
- * Keep each value for a while. An emulator takes interrupts between blocks of code, and two
- * stores of one block are next to each other in time: other CPUs rarely see the first value,
- * and another thread of this CPU never does.
+ * Keep each value for a while. An emulator takes interrupts between blocks of code, and
+ * two stores of one block are adjacent in time: other CPUs rarely see the first value,
+ * and another thread on this CPU never sees it.
  */
 static void *change_its_mind(void *upcall_pending)
 {
 	unsigned int i, j;
 	cpu_set_t cpus;
 
-	/* Not the vCPU's alone, where there are others. */
+	/* Use other CPUs than the vCPU's, if there are any. */
 	memset(&cpus, 0xff, sizeof(cpus));
 	sched_setaffinity(0, sizeof(cpus), &cpus);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The virtual-APIC page of L2, into which hardware writes L2's TPR: when the VMM takes the
- * page away, hardware goes on with the page that L1 then has, and leaves the other alone.
+ * L2's virtual-APIC page, to which hardware writes L2's TPR: when the VMM takes the page
+ * away, hardware continues with L1's new page, and does not touch the old page.
  */
 #include <linux/falloc.h>
 
@@ -14,7 +14,7 @@
 
 #define ROUNDS		30
 
-/* Of less priority than poison has as the virtual PPR, of more than zero has. */
+/* Priority lower than poison's as the virtual PPR, and higher than zero's. */
 #define VECTOR		0x41
 
 FIXTURE(gpc_vapic)
@@ -55,7 +55,7 @@ static void l1_guest(struct vmx_pages *vmx)
 	GUEST_SYNC(0);
 }
 
-/* Map what the delivery of the interrupt needs: Bochs forgets the vector if that faults. */
+/* Map what delivery of the interrupt needs: Bochs loses the vector if delivery faults. */
 static void l2_is_interrupted(void)
 {
 	READ_ONCE(*(uint64_t *)(get_idt().address + VECTOR * sizeof(struct idt_entry)));
@@ -113,14 +113,14 @@ static void l1_guest_has_cr8_exits(struct vmx_pages *vmx)
  * VMM
  */
 
-/* L1 is about to launch L2. */
+/* Run L1 until it is about to launch L2. */
 static void run_l1(struct kvm_vcpu *vcpu)
 {
 	vcpu_run(vcpu);
 	gpc_assert_synced(vcpu);
 }
 
-/* L2 writes its TPR into the page that is mapped at @page, and nothing else there. */
+/* Assert that L2 writes its TPR to the page at @page, and nothing else there. */
 static void assert_tpr_in(struct gpc_task *task, struct kvm_vcpu *vcpu, void *page)
 {
 	memset(page, GPC_POISON, PAGE_SIZE);
@@ -255,8 +255,8 @@ VAPIC_TEST(memslot_moved_or_deleted)
 }
 
 /*
- * No page table of the host's changes: nothing but KVM itself gets the vCPU out of guest mode
- * before the page is written.  Only a vCPU with a CPU of its own shows that.
+ * The host's page tables do not change: only KVM itself gets the vCPU out of guest mode
+ * before the page is written.  Only a vCPU with its own CPU shows that.
  */
 TEST_F(gpc_vapic, private_then_shared)
 {
@@ -290,7 +290,7 @@ TEST_F(gpc_vapic, private_then_shared)
 	gpc_free(vcpu);
 }
 
-/* Memslots change, but not where they lead. */
+/* The memslots change, but not their memory. */
 VAPIC_TEST(dirty_logging_on_off)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (NESTED_VAPIC - GPC_GPA);
@@ -314,7 +314,7 @@ VAPIC_TEST(dirty_logging_on_off)
 	nested_stop(&task, vcpu);
 }
 
-/* Missing (userfaultfd) before L2 is launched, or while L2 runs. */
+/* The page is missing (userfaultfd) before L2 is launched, or while L2 runs. */
 static void wait_for_page(struct kvm_vcpu *vcpu, bool l2_runs)
 {
 	void *mem = gpc_mmap_anon(NULL), *page = mem + (NESTED_VAPIC - GPC_GPA);
@@ -336,7 +336,7 @@ static void wait_for_page(struct kvm_vcpu *vcpu, bool l2_runs)
 		gpc_uffd_await(uffd, page, 0);
 		gpc_kick_out(vcpu, &task);
 	}
-	TEST_ASSERT(!gpc_pfn(page), "There is a page that nobody supplied");
+	TEST_ASSERT(!gpc_pfn(page), "The page is present before it is supplied");
 
 	gpc_uffd_supply(uffd, page);
 	nested_start(&task, vcpu);
@@ -365,8 +365,8 @@ static void assert_halted(struct kvm_vcpu *vcpu)
 }
 
 /*
- * L2 is halted, with a virtual interrupt pending that has less priority than poison has as
- * the virtual PPR.  A page of zeros lets the interrupt wake L2.
+ * L2 is halted.  The priority of its pending virtual interrupt is lower than that of
+ * poison as the virtual PPR.  A page of zeros lets the interrupt wake L2.
  */
 KVM_ONE_VCPU_TEST(gpc_vapic, wakes_halted_l2, l1_guest_halts_l2)
 {
@@ -380,14 +380,14 @@ KVM_ONE_VCPU_TEST(gpc_vapic, wakes_halted_l2, l1_guest_halts_l2)
 	gpc_catch_kicks(vcpu);
 	run_l1(vcpu);
 
-	/* Poison: L2 sleeps. */
+	/* With poison, L2 sleeps. */
 	for (i = 0; i < 3; i++) {
 		nested_start(&task, vcpu);
 		gpc_task_await_done_or(&task, 'S');
 		gpc_kick_out(vcpu, &task);
 		assert_halted(vcpu);
 
-		/* It neither sleeps nor wakes, but waits for the page. */
+		/* L2 neither sleeps nor wakes: KVM waits for the page. */
 		uffd = gpc_uffd_make_missing(page);
 		nested_start(&task, vcpu);
 		gpc_uffd_await(uffd, page, 0);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Pages of L1's that KVM reads and writes for nested SVM, while the VMM does what it likes
- * to the memory behind them.
+ * L1's pages that KVM reads and writes for nested SVM, while the VMM changes the memory
+ * behind them.
  *
- * L2 stops twice in each run: at L2_PORT, with vmcb12 read and not yet written, and, by
- * VMMCALL, in L1.  It counts its runs in RAX, which is in vmcb12.
+ * L2 stops twice in each run: at L2_PORT, when KVM has read vmcb12 and not yet written
+ * it; and, by VMMCALL, in L1.  L2 counts its runs in RAX, which is in vmcb12.
  */
 #include "gpc_harness.h"
 #include "gpc_uffd.h"
@@ -37,8 +37,8 @@
  */
 
 static struct svm_test_data svm_data;
-static uint64_t l1_gpa;		/* what the next call is about */
-static uint8_t l1_vector;	/* what it raised */
+static uint64_t l1_gpa;		/* operand of the next call */
+static uint8_t l1_vector;	/* exception that the call raised */
 static uint64_t l1_val;
 static uint8_t l2_stacks[NR_VMCBS][2048] __aligned(16);
 
@@ -58,7 +58,7 @@ static void __attribute__((naked)) l2_code_ud(void)
 		     : : "i"(L2_PORT));
 }
 
-/* EFER of L1 and L2 is one register, unless L1 intercepts it. */
+/* L1 and L2 share one EFER register, unless L1 intercepts it. */
 static void __attribute__((naked)) l2_code_clears_svme(void)
 {
 	asm volatile("mov %0, %%ecx\n\t"
@@ -109,7 +109,7 @@ static void l1_vmsave(void)
 	L1_SAFE("vmsave");
 }
 
-/* As Linux does where it does not virtualize VMLOAD and VMSAVE. */
+/* Like Linux where it does not virtualize VMLOAD and VMSAVE. */
 static void l1_vmrun_as_linux(void)
 {
 	uint64_t gpa = l1_gpa;
@@ -129,7 +129,7 @@ static void l1_vmrun_as_linux(void)
  * VMM
  */
 
-/* Of the memslot, and the VM's until the test ends. */
+/* The memslot's memory.  The VM uses it until the test ends. */
 static void *pages;
 
 static void *page_at(int i)
@@ -170,7 +170,7 @@ static void *mmap_anon(size_t size)
 	return mem;
 }
 
-/* L1 is about to do @call, with @gpa. */
+/* Prepare L1 to do @call, with @gpa. */
 static void l1_prepare(struct kvm_vcpu *vcpu, void (*call)(void), uint64_t gpa)
 {
 	gpc_step = (struct gpc_step) { .call = call };
@@ -180,7 +180,7 @@ static void l1_prepare(struct kvm_vcpu *vcpu, void (*call)(void), uint64_t gpa)
 	sync_global_to_guest(vcpu->vm, l1_val);
 }
 
-/* It is done. */
+/* Assert that L1 has done the call. */
 static void l1_assert_done(struct kvm_vcpu *vcpu)
 {
 	gpc_assert_synced(vcpu);
@@ -201,7 +201,7 @@ static void assert_vector(struct kvm_vcpu *vcpu, void (*call)(void), uint64_t gp
 	TEST_ASSERT_EQ(l1_vector, vector);
 }
 
-/* All three instructions that name a page, of page @i. */
+/* All three instructions that take a page's address, with page @i. */
 static void assert_all_raise_gp(struct kvm_vcpu *vcpu, int i)
 {
 	assert_vector(vcpu, l1_vmrun, gpa_of(i), GP_VECTOR);
@@ -225,7 +225,7 @@ static void run_to_port(struct kvm_vcpu *vcpu, uint16_t port)
 	assert_port(vcpu, port);
 }
 
-/* From L1 into L2, by vmcb12 @i. */
+/* Enter L2 from L1, with vmcb12 @i. */
 static void enter_by(struct kvm_vcpu *vcpu, int i, void (*call)(void))
 {
 	l1_prepare(vcpu, call, gpa_of(VMCB + i));
@@ -237,7 +237,7 @@ static void enter(struct kvm_vcpu *vcpu, int i)
 	enter_by(vcpu, i, l1_vmrun);
 }
 
-/* L2 has gone back to L1 by its VMMCALL, and vmcb12 @i, which is at @vmcb, says so. */
+/* Assert that L2 has returned to L1 by VMMCALL, as vmcb12 at @vmcb shows. */
 static void assert_exited_in(struct kvm_vcpu *vcpu, struct vmcb *vmcb, uint64_t runs)
 {
 	l1_assert_done(vcpu);
@@ -259,7 +259,7 @@ static void assert_runs(struct kvm_vcpu *vcpu, int i, uint64_t runs)
 	assert_exits(vcpu, i, runs);
 }
 
-/* Ready to enter L2 by any of the vmcb12. */
+/* Prepare to enter L2 with any of the vmcb12. */
 static void setup(struct kvm_vcpu *vcpu, void *mem)
 {
 	vm_vaddr_t gva;
@@ -276,7 +276,7 @@ static void setup_anon(struct kvm_vcpu *vcpu)
 	setup(vcpu, mmap_anon(SIZE));
 }
 
-/* Memory that has a second mapping, which outlives that of the memslot. */
+/* Memory with a second mapping, which outlives the memslot's. */
 static void *setup_alias(struct kvm_vcpu *vcpu)
 {
 	int fd = kvm_memfd_alloc(SIZE, false);
@@ -286,7 +286,7 @@ static void *setup_alias(struct kvm_vcpu *vcpu)
 	return alias;
 }
 
-/* Another page with what is in page @i; the old one is full of poison from then on. */
+/* Replace page @i by a copy, and fill the old page with poison. */
 static void replace(void *alias, int i)
 {
 	void *old = alias + i * PAGE_SIZE;
@@ -309,7 +309,7 @@ static void unmap(int i)
 	TEST_ASSERT(!munmap(page_at(i), PAGE_SIZE), __KVM_SYSCALL_ERROR("munmap()", -1));
 }
 
-/* The page is back, as it was when it was @saved. */
+/* map_again() brings the page back with its @saved contents. */
 static void *save_page(int i)
 {
 	return memcpy(mmap_anon(PAGE_SIZE), page_at(i), PAGE_SIZE);
@@ -340,7 +340,7 @@ FIXTURE_TEARDOWN(gpc_vmcb12)
 #define VMCB12_TEST(test) KVM_ONE_VCPU_TEST(gpc_vmcb12, test, gpc_guest)
 
 /*
- * Pages that are replaced
+ * Replaced pages
  */
 
 VMCB12_TEST(vmrun_mmap_over)
@@ -415,7 +415,7 @@ VMCB12_TEST(vmexit_soft_offline)
 }
 
 /*
- * Several vmcb12 in turn, some more than there are caches; each has a count of its own
+ * Several vmcb12 in turn, in some cases more than there are caches; each has its own count
  */
 
 static void run_in_turn(struct kvm_vcpu *vcpu, int nr)
@@ -458,8 +458,8 @@ VMCB12_TEST(eight_in_turn)
 }
 
 /*
- * Pages that cannot be had: L1 gets a #GP for its instruction, and a #VMEXIT stops the vCPU.
- * Both are served again when the page is back.
+ * Inaccessible pages: L1 gets a #GP for its instruction, and a #VMEXIT stops the vCPU.
+ * Both work again when the page is back.
  */
 
 VMCB12_TEST(instructions_without_page)
@@ -515,7 +515,7 @@ VMCB12_TEST(instructions_read_only_memslot)
 	assert_runs(vcpu, 0, 2);
 }
 
-/* L2 exits, and vmcb12 is gone: the VMM may mend that, and run the vCPU again. */
+/* L2 exits without vmcb12: the VMM may repair that, and run the vCPU again. */
 static void assert_vmexit_stops(struct kvm_vcpu *vcpu)
 {
 	int i;
@@ -562,7 +562,7 @@ VMCB12_TEST(vmexit_memslot_moved_away)
 	assert_runs(vcpu, 0, 2);
 }
 
-/* An exception of L2's that L1 intercepts: KVM leaves L2 while it injects events. */
+/* An exception in L2 that L1 intercepts: KVM leaves L2 while it injects events. */
 VMCB12_TEST(vmexit_exception_without_page)
 {
 	struct vmcb *vmcb;
@@ -644,7 +644,7 @@ VMCB12_TEST(dirty_log)
 }
 
 /*
- * Nested state that is saved, and restored into another VM, while L2 runs
+ * Nested state, saved and restored into another VM while L2 runs
  */
 
 static struct kvm_vcpu *move_to_another_vm(struct kvm_vcpu *vcpu)
@@ -681,7 +681,7 @@ TEST_F(gpc_vmcb12, vmexit_in_other_vm)
 }
 
 /*
- * System management mode, which L2 enters and leaves by way of vmcb12 and the host save area
+ * System management mode, which L2 enters and leaves through vmcb12 and the host save area
  */
 
 /* The second address space is that of SMM. */
@@ -719,8 +719,8 @@ static void assert_smi_saved(void)
 
 	TEST_ASSERT_EQ(vmcb_at(0)->control.exit_code, (uint32_t)SVM_EXIT_SW);
 	TEST_ASSERT(hsave->save.efer & EFER_SVME && hsave->save.cr0 & X86_CR0_PG,
-		    "No state of L1's in the host save area");
-	/* An SMI leaves alone what VMLOAD and VMSAVE are for, and all else. */
+		    "The host save area has no state of L1");
+	/* An SMI does not change the state of VMLOAD and VMSAVE, or anything else. */
 	GPC_ASSERT_POISON(hsave, offsetof(struct vmcb, save));
 	GPC_ASSERT_POISON(&hsave->save.fs, 2 * sizeof(hsave->save.fs));
 	GPC_ASSERT_POISON(&hsave->save.star, 8 * sizeof(hsave->save.star));
@@ -785,10 +785,10 @@ VMCB12_TEST(smi_without_page)
 }
 
 /*
- * Pages that userfaultfd has yet to supply, and a kick that gets the vCPU out
+ * Pages that userfaultfd has not supplied yet, and a kick out of KVM_RUN
  */
 
-/* A page that is missing, and what was in it. */
+/* A missing page, and its previous content. */
 struct missing {
 	int uffd;
 	void *page;
@@ -811,13 +811,13 @@ static void supply(struct missing *missing)
 		.len = PAGE_SIZE,
 	};
 
-	TEST_ASSERT(!gpc_pfn(missing->page), "There is a page that nobody supplied");
+	TEST_ASSERT(!gpc_pfn(missing->page), "The page is present before it is supplied");
 	TEST_ASSERT(!ioctl(missing->uffd, UFFDIO_COPY, &copy),
 		    __KVM_SYSCALL_ERROR("ioctl(UFFDIO_COPY)", -1));
 	close(missing->uffd);
 }
 
-/* The vCPU waits for the page in KVM_RUN, and is kicked out, time and again. */
+/* The vCPU waits for the page in KVM_RUN, and is kicked out several times. */
 static void wait_and_kick(struct kvm_vcpu *vcpu, struct missing *missing)
 {
 	struct gpc_task task;
@@ -893,7 +893,7 @@ VMCB12_TEST(kick_vmexit)
 	}
 }
 
-/* A VMM that then finds no page to supply can have the vCPU wait for one. */
+/* If the VMM has no page to supply, the vCPU stops until there is one. */
 VMCB12_TEST(vmexit_page_back)
 {
 	struct missing missing;
@@ -909,7 +909,7 @@ VMCB12_TEST(vmexit_page_back)
 	assert_runs(vcpu, 0, 2);
 }
 
-/* A VMM that stops the VM to save it gets a vmcb12 that tells of the #VMEXIT. */
+/* A VMM that stops the VM to save it gets a vmcb12 with the #VMEXIT. */
 static int get_nested_state(void *vcpu)
 {
 	struct {
@@ -944,7 +944,7 @@ TEST_F(gpc_vmcb12, get_nested_state_at_vmexit)
 	assert_runs(vcpu, 0, 2);
 }
 
-/* State that the VMM puts in place of this one knows of no #VMEXIT. */
+/* Nested state that the VMM sets has no pending #VMEXIT. */
 VMCB12_TEST(set_nested_state_ends_vmexit)
 {
 	struct kvm_nested_state state = {
@@ -979,7 +979,7 @@ VMCB12_TEST(kick_smi)
 }
 
 /*
- * A VMRUN that fails
+ * A failing VMRUN
  */
 
 VMCB12_TEST(vmrun_without_hsave)
@@ -994,7 +994,7 @@ VMCB12_TEST(vmrun_without_hsave)
 	assert_runs(vcpu, 0, 2);
 }
 
-/* L2's PDPTRs are loaded after the checks of vmcb12, and may have to wait for their page. */
+/* KVM loads L2's PDPTRs after it has checked vmcb12, and may wait for their page. */
 VMCB12_TEST(vmrun_late_failure_mmap_over)
 {
 	void *alias = setup_alias(vcpu);
@@ -1032,10 +1032,10 @@ VMCB12_TEST(vmrun_late_failure_mmap_over)
 }
 
 /*
- * L2 that ends by other means than an intercept
+ * L2 ends without an intercept
  */
 
-/* L1 between two calls. */
+/* State of L1 between two calls. */
 struct l1_state {
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
@@ -1051,7 +1051,7 @@ static struct l1_state l1_save(struct kvm_vcpu *vcpu)
 	return state;
 }
 
-/* L1 starts again, below what is on its stack. */
+/* Restart L1 below its current stack. */
 static void l1_restart(struct kvm_vcpu *vcpu, struct l1_state *state)
 {
 	struct kvm_regs regs = state->regs;
@@ -1138,7 +1138,7 @@ VMCB12_TEST(init_intercepted_mmap_over)
 		TEST_ASSERT_EQ(vmcb->control.exit_code, SVM_EXIT_INIT);
 		ASSERT_UNTOUCHED(alias, VMCB);
 
-		/* L1 has the INIT pending, with GIF clear. */
+		/* The INIT is pending in L1, which has GIF clear. */
 		set_latched_init(vcpu, false);
 		vmcb->save.rip = (uintptr_t)l2_code;
 	}
@@ -1156,7 +1156,7 @@ VMCB12_TEST(init_not_intercepted)
 	enter(vcpu, 0);
 	saved = save_page(VMCB);
 	set_latched_init(vcpu, true);
-	/* There is no memory at the reset vector. */
+	/* The reset vector has no memory. */
 	vcpu_run(vcpu);
 	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_INTERNAL_ERROR);
 	assert_not_in_l2(vcpu);
@@ -1200,7 +1200,7 @@ KVM_ONE_VCPU_TEST(gpc_vmcb12_private, refused_until_shared, gpc_guest)
 	vm_mem_set_private(vcpu->vm, GPA, SIZE);
 	saved = save_page(VMCB);
 	assert_all_raise_gp(vcpu, VMCB);
-	TEST_ASSERT(!memcmp(page_at(VMCB), saved, PAGE_SIZE), "Written while it was private");
+	TEST_ASSERT(!memcmp(page_at(VMCB), saved, PAGE_SIZE), "Written while private");
 	vm_mem_set_shared(vcpu->vm, GPA, SIZE);
 	assert_runs(vcpu, 0, 2);
 
@@ -1208,7 +1208,7 @@ KVM_ONE_VCPU_TEST(gpc_vmcb12_private, refused_until_shared, gpc_guest)
 	vm_mem_set_private(vcpu->vm, GPA, SIZE);
 	saved = save_page(VMCB);
 	assert_vmexit_stops(vcpu);
-	TEST_ASSERT(!memcmp(page_at(VMCB), saved, PAGE_SIZE), "Written while it was private");
+	TEST_ASSERT(!memcmp(page_at(VMCB), saved, PAGE_SIZE), "Written while private");
 	vm_mem_set_shared(vcpu->vm, GPA, SIZE);
 	assert_exits(vcpu, 0, 3);
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Guest memory that is a file, on a filesystem that leaves it to the page fault to mark
- * a page dirty after page_mkwrite().  What KVM and the VMM write has to reach the file
- * with the next msync(), whatever refreshes and faults happen at the same time.
+ * Guest memory in a file, on a filesystem where the page fault marks a page dirty after
+ * page_mkwrite().  The next msync() must write to the file all that KVM and the VMM have
+ * written, whatever refreshes and faults happen at the same time.
  *
  * The file is on a 9p share with the tag "share", which the lab's virtual machines have.
  */
@@ -52,7 +52,7 @@ FIXTURE_SETUP(gpc_writeback)
 
 	snprintf(self->dir, sizeof(self->dir), "/tmp/gpc.XXXXXX");
 	TEST_ASSERT(mkdtemp(self->dir), __KVM_SYSCALL_ERROR("mkdtemp()", -1));
-	/* The mount goes with the process, also when the test fails. */
+	/* The mount ends with the process, also when the test fails. */
 	TEST_ASSERT(!unshare(CLONE_NEWNS) && !mount("", "/", NULL, MS_REC | MS_PRIVATE, NULL),
 		    __KVM_SYSCALL_ERROR("unshare()", -1));
 	GPC_REQUIRE(!mount("share", self->dir, "9p", 0, variant->options),
@@ -83,7 +83,7 @@ static void sync_to_file(void *mem)
 
 static void assert_file_current(const char *path, void *mem)
 {
-	/* Without the page cache, or it would tell what is in memory. */
+	/* Bypass the page cache, which has what is in memory. */
 	void *copy = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int i, fd = open(path, O_RDONLY | O_DIRECT);
 
@@ -106,10 +106,10 @@ static void assert_clean(void *mem)
 }
 
 /*
- * The storm: one thread writes to each page in turn, and so faults where msync() has
- * cleaned the page, another one calls msync(), and the third has KVM look up the page
- * that is written to, and write a runstate there.  It interrupts the first one at an
- * arbitrary instruction of the fault: it has the same CPU and goes first.
+ * The storm: one thread writes to each page in turn, and faults where msync() has cleaned
+ * the page.  Another thread calls msync().  The third thread makes KVM look up the page
+ * that is being written, and write a runstate there.  The third interrupts the first at
+ * an arbitrary instruction of the fault: it shares the CPU and has priority.
  */
 struct storm {
 	struct kvm_vcpu *vcpu;
@@ -165,7 +165,7 @@ static void run_storm(struct storm *storm)
 	uint64_t end;
 	int i;
 
-	/* It fails on a kernel that is built to be preemptible, or can't be made to be. */
+	/* Fails on a kernel that is always preemptible, or never. */
 	(void)gpc_set("/sys/kernel/debug/sched/preempt", "full");
 	TEST_ASSERT(!pthread_create(&writer, NULL, write_pages, storm) &&
 		    !pthread_create(&cleaner, NULL, clean_pages, storm), "Cannot create a thread");
@@ -192,7 +192,7 @@ TEST_F(gpc_writeback, msync)
 	assert_clean(self->mem);
 	assert_file_current(self->path, self->mem);
 
-	/* And it stays so: the next writes are noticed. */
+	/* The next writes are noticed, too. */
 	memset(self->mem, GPC_POISON, SIZE);
 	sync_to_file(self->mem);
 	assert_clean(self->mem);
