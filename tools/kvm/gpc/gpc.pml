@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * A model of the guest-page cache, for spin: virt/kvm/pfncache.c, gpc_invalidate.c,
- * gpc_lock.h and gpc_guest.c, which say why the cache is safe.
+ * gpc_lock.h and gpc_guest.c, which describe why the cache is safe.
  *
  * check-model.sh runs the model.  By hand:
  *
@@ -16,15 +16,15 @@
  *	gcc -O2 -w -DNP -DNFAIR=3 pan.c -o pan
  *	NOTIFIERS=2 ./pan -l -f -m1000000
  *
- * "pan -r" replays the trail of an error, in the same environment.  The environment says
- * what runs: see "Settings".
+ * "pan -r" replays the trail of an error, in the same environment.  The environment
+ * selects what runs: see "Settings".
  *
  * There is one cache, and these processes:
  *
  *	vmm()			kvm_gpc_activate*() and kvm_gpc_deactivate(), in any order,
  *				active or not; at the end frees the cache
- *	user_lock()		kvm_gpc_lock() and kvm_gpc_unlock(), again and again
- *	user_trylock()		kvm_gpc_trylock() and kvm_gpc_unlock(), likewise
+ *	user_lock()		kvm_gpc_lock() and kvm_gpc_unlock(), repeatedly
+ *	user_trylock()		kvm_gpc_trylock() and kvm_gpc_unlock(), repeatedly
  *	vcpu()			vcpu_enter_guest(), with hardware that uses the page in guest
  *				mode; outside it, reads the page and halts
  *	notifier()		kvm_mmu_notifier_invalidate_range_start(), change of the
@@ -36,44 +36,44 @@
  *				flags, moves, goes or comes
  *	mm_release()		kvm_mmu_notifier_release(), or kvm_destroy_vm(); once
  *
- * Each but the last goes on for any number of rounds and may stop after any of them.  A
- * process that waits in vain is an invalid end state for spin.
+ * All but the last run for any number of rounds, and may stop after any of them.  For
+ * spin, a process that waits forever is an invalid end state.
  *
  * An inline has the name of the C function that it models, a variable the name of the
  * field.  The abstractions:
  *
- * - A section of mn_invalidate_lock is one atomic step.  Where it waits for uses, the
- *   step is divided and other processes see that the lock is held.  A step that only
- *   its own process can see, or that only stops others or lets them go on, is joined
+ * - A section of mn_invalidate_lock is one atomic step.  Where the section waits for
+ *   uses, the step is divided, and other processes see that the lock is held.  A step
+ *   that only its own process can see, or that only stops or resumes others, is joined
  *   with the step next to it.
  * - The lock's count is a byte, GPC_WRITER its sign bit.
- * - A use accesses guest memory at its end only: whatever is wrong before may still be
- *   wrong then.
- * - Page tables change at the last moment, in the step of the invalidation's end, and
- *   attributes likewise.  Until then a lookup finds what is about to go.
+ * - A use accesses guest memory only at its end: what is wrong before may still be wrong
+ *   then.
+ * - Page tables change at the last moment, in the step of the invalidation's end, and so
+ *   do attributes.  Until then a lookup finds what is about to go.
  * - Memory is sequentially consistent.
  * - The VMM's memory is the pages 0 to @pages, and ELSEWHERE, where no cache ever is.  A
- *   page frame is known by the page that it was looked up for, and by whether it still
- *   belongs there: each invalidation flips that, so the second one brings it back.
+ *   page frame is identified by the page that it was looked up for, and by whether it
+ *   still belongs there.  Each invalidation flips that, so the second one brings it back.
  * - gfn 0 is at page 0, gfn 1 at page 1.  The last gfn's memslot may be at the next page
  *   instead, or nowhere.
- * - The generation is compared with the present one only, so three values do.
- * - Each notifier has a record of its own.  Making room for it fails at will.
+ * - The generation is compared with the current one only, so three values are enough.
+ * - Each notifier has its own record.  Making room for the record may fail.
  * - A refresh that finds several records to wait for marks any of them.
- * - kvm->gpcs.wait has one waiter at most: the holder of refresh_lock.  A signal comes
- *   only when an invalidation of its pages never ends; otherwise the signal would hide a
+ * - kvm->gpcs.wait has at most one waiter: the holder of refresh_lock.  A signal comes
+ *   only when an invalidation of its pages never ends.  Otherwise the signal would hide a
  *   lost wake-up.
- * - hva_to_pfn() and kvm_gpc_map() fail at will.  Each mapping has to be undone.
- * - A VMM that answers page faults (userfaultfd) answers none in an activation or a
+ * - hva_to_pfn() and kvm_gpc_map() may fail.  Each mapping has to be undone.
+ * - A VMM that answers page faults (userfaultfd) answers none during an activation or a
  *   deactivation.
- * - Hardware accesses the page at the end of guest mode only, as a user does.  A vCPU leaves
- *   guest mode when it likes, which answers all IPIs.
+ * - Hardware accesses the page only at the end of guest mode, as a user does.  A vCPU may
+ *   leave guest mode at any time, which answers all IPIs.
  *
- * With PROGRESS memory that the cache depends on is invalidated a few
- * times, other memory without end, memslots change their flags only, and nothing fails.
+ * With PROGRESS, memory that the cache depends on is invalidated a few times, other
+ * memory is invalidated without end, memslots change only their flags, and nothing fails.
  * A process must reach its label "progress" again and again in each weakly fair run.  A
  * reader that gives up does so in one step: with two steps, readers that try without end
- * can keep a writer waiting for ever.
+ * can keep a writer waiting forever.
  */
 
 /* --- Rules, and how each is broken ------------------------------------------- */
@@ -147,7 +147,7 @@
 #define GFNS_NO_SLOTS_LOCK	55	/* kvm_vm_set_mem_attributes(): without slots_lock */
 #define GFNS_NO_WAKE		56	/* kvm_gpc_invalidate_gfns_end(): wakes nobody */
 #define GFNS_EMPTY_RANGE	57	/* kvm_gpc_invalidate_gfns_end(): keeps the start */
-#define CLOSE_VM_NOT_SAID	58	/* kvm_gpc_close_vm(): lookups begin as ever */
+#define CLOSE_VM_NOT_SAID	58	/* kvm_gpc_close_vm(): lookups still begin */
 #define CLOSE_VM_KEEPS_OPEN	59	/* kvm_gpc_close_vm(): closes no cache */
 #define CLOSE_VM_NO_WAKE	60	/* kvm_gpc_close_vm(): wakes nobody */
 #define ACTIVATE_NO_CLOSE	61	/* gpc_activate(): while uses go on */
@@ -182,12 +182,12 @@
 
 /* --- Settings ---------------------------------------------------------------- */
 
-/* From the environment, under their names in capitals.  Never part of the state. */
+/* From the environment, named in capitals.  Never part of the state. */
 hidden byte broken;		/* BREAK */
 hidden byte pages;		/* that the cache may span: 1 or 2 */
 hidden byte locks;		/* user_lock(): up to 2 */
 hidden byte trylocks;		/* user_trylock(): 1 or none */
-hidden byte guest;		/* vcpu(), in the place of user_lock() and vmm()'s changes */
+hidden byte guest;		/* vcpu(), instead of user_lock() and vmm()'s changes */
 hidden byte notifiers;		/* notifier(): up to 2 */
 hidden byte endless;		/* may an invalidation never end? */
 hidden byte attributes;		/* set_mem_attributes() */
@@ -209,7 +209,7 @@ c_code {
 #define ELSEWHERE	(pages + 1)
 #define KVM_HVA_ERR_BAD	255
 
-/* errno, as far as it matters */
+/* the errnos that matter */
 #define EAGAIN	1
 #define EFAULT	2			/* or any other failure */
 
@@ -240,7 +240,7 @@ typedef kvm_gpcs {
 	byte gfn_end;
 	bool nr_active;
 	bool closed;
-	bool waiting			/* there is a waiter, and it was not woken */
+	bool waiting			/* there is a waiter that was not woken */
 };
 kvm_gpcs gpcs;
 
@@ -284,20 +284,20 @@ gpc_lookup lookup[2];			/* by user_lock() */
 bool request;				/* KVM_REQ_GUEST_PAGES is pending */
 bool in_guest_mode;			/* vcpu->mode */
 byte vmcs;				/* the page frame that hardware uses, or 0 */
-byte awaited;				/* a bit for each who waits for an answer */
+byte awaited;				/* a bit for each waiter */
 
 #define MEMSLOTS	4		/* kvm_gpc_memslots_updated(), in @awaited */
 #define ATTRIBUTES	8		/* kvm_vm_set_mem_attributes() */
 
 /* --- What must hold ---------------------------------------------------------- */
 
-bool is_mapped;				/* there is a mapping, which is not undone */
+bool is_mapped;				/* a mapping exists */
 byte users_left;			/* that may still refresh */
 bool vmm_is_busy;			/* in an activation or a deactivation */
 bool gfn_is_taken[2];			/* kvm_gpc_invalidate_gfns_start() has returned */
 bool mm_is_gone;			/* kvm_mmu_notifier_release() has returned */
 
-/* The page frame that page tables show.  What they showed before has bit 0 set. */
+/* The page frame in the page tables.  Bit 0 is set in previous page frames. */
 #define page_frame(hva)	(2 * (hva) + 2)
 
 #define page_is_there(i) \
@@ -322,7 +322,7 @@ inline access()
 /* Hardware reads or writes the page. */
 inline access_by_hardware()
 {
-	assert(vmcs % 2 == 0);			/* not given away */
+	assert(vmcs % 2 == 0);			/* still in the VM */
 	assert(!mem_is_private[0] && !gfn_is_taken[0]);
 	assert(slots_lock || vmcs == page_frame(gfn_to_hva[0]))
 }
@@ -333,7 +333,7 @@ inline access_by_hardware()
 #define spin_unlock(lock)	lock = false
 #define wake_up_all()		gpcs.waiting = false
 
-/* Where a variant divides a step.  init() goes in between. */
+/* Divides a step in a variant.  init runs in between. */
 bool divided;
 
 inline other_step()
@@ -426,8 +426,8 @@ inline kick(who, variant)
 #define kick_is_answered(who)	((awaited & (who)) == 0)
 
 /*
- * With the increment of mn_active_invalidate_count.  The C code records first; in one
- * section the order is of no account.
+ * Includes the increment of mn_active_invalidate_count.  The C code records first.  In
+ * one section the order does not matter.
  */
 inline kvm_gpc_invalidate_start(me, start)
 {
@@ -456,7 +456,7 @@ inline kvm_gpc_invalidate_start(me, start)
 	((gpcs.nr_active && !BROKEN(END_IF_RECORDED)) || \
 	 (gpcs.nr_recorded != 0 && !BROKEN(END_IF_ACTIVE)))
 
-/* With the decrement of mn_active_invalidate_count. */
+/* Includes the decrement of mn_active_invalidate_count. */
 inline kvm_gpc_invalidate_end(me)
 {
 	wake = gpcs.inv[me].waiter && !BROKEN(END_NO_WAKE);
@@ -577,7 +577,7 @@ proctype set_mem_attributes()
 
 #define turn(pfn)	pfn = ((pfn) >> 1 == hva + 1 -> (pfn) ^ 1 : pfn)
 
-/* Another page frame is there from here on; or an earlier one is back. */
+/* From now on the page has another page frame, or a previous one again. */
 inline change_page_tables()
 {
 	d_step {
@@ -596,7 +596,7 @@ inline change_page_tables()
 	}
 }
 
-bool never_ends;			/* an invalidation does not */
+bool never_ends;			/* an invalidation never ends */
 
 proctype notifier(byte me)
 {
@@ -723,7 +723,7 @@ inline gpc_set_page(i, hva)
 	fi
 }
 
-/* Clears @mapped, which the caller has for @same. */
+/* Clears @mapped, which the caller uses for @same. */
 inline gpc_bind()
 {
 	if
@@ -817,12 +817,12 @@ inline gpc_begin()
 	spin_unlock(mn_invalidate_lock)
 }
 
-/* Is there something in progress that a refresh has to wait for? */
+/* Is anything in progress that a refresh has to wait for? */
 #define must_wait() \
 	(gpc.nr_pages != 0 && !gpcs.closed && \
 	 (is_unrecorded() || overlaps(0) || overlaps(1) || overlaps_gfns()))
 
-/* Begins a refresh, or goes on to wait. */
+/* Begins a refresh, or keeps waiting. */
 inline begin_or_queue()
 {
 	gpcs.waiting = !BROKEN(QUEUE_LATE);
@@ -878,7 +878,7 @@ inline lookup_page(i)
 	fi
 }
 
-/* The map is the refresh's own, so mapping belongs to the step of the last lookup. */
+/* The map belongs to the refresh, so mapping is part of the step of the last lookup. */
 inline gpc_look_up()
 {
 	if
@@ -913,7 +913,7 @@ inline gpc_refresh()
 		ret = EAGAIN
 	}
 	do
-	:: ret == EAGAIN ->			/* begins, first or again */
+	:: ret == EAGAIN ->			/* begins, or begins again */
 		atomic {
 			if
 			:: !gpcs.waiting -> begin_or_queue()
@@ -939,7 +939,7 @@ inline gpc_refresh()
 
 /* --- pfncache.c: use --------------------------------------------------------- */
 
-/* Sets @khva.  What a use that is over at once did nobody can see. */
+/* Sets @khva.  Nobody can see a use that ends at once. */
 inline gpc_use_begin()
 {
 	gpc_read_trylock();
@@ -1014,7 +1014,7 @@ proctype user_trylock(byte me)
 
 /* --- gpc_guest.c ------------------------------------------------------------------ */
 
-/* kvm_gpc_guest_address().  A lookup that fails makes the request again. */
+/* kvm_gpc_guest_address().  A failed lookup makes the request again. */
 inline hand_over()
 {
 	if
@@ -1029,7 +1029,7 @@ inline hand_over()
 	ret = 0
 }
 
-/* nested_vmx_take_posted_interrupts(): what hardware has stays.  May fail. */
+/* nested_vmx_take_posted_interrupts(): hardware keeps its page.  May fail. */
 inline read_only()
 {
 	on(khva, access(); gpc_read_unlock());
@@ -1038,8 +1038,8 @@ inline read_only()
 }
 
 /*
- * nested_vmx_has_virtual_interrupt(): about to sleep.  A vCPU that has not read the page does
- * not know what it waits for, and so nothing wakes it.
+ * nested_vmx_has_virtual_interrupt(): about to sleep.  A vCPU that has not read the page
+ * does not know what it waits for, so nothing wakes it.
  */
 inline evaluate_events()
 {
@@ -1113,7 +1113,7 @@ proctype vcpu(byte me)
 
 /* --- pfncache.c: life -------------------------------------------------------- */
 
-/* What no process looks at any more gets one value, to save states. */
+/* State that no process reads any more gets one value, to save states. */
 #define forget() \
 	gpc.generation = OLD; gpc.uhva[0] = ELSEWHERE; gpc.uhva[1] = ELSEWHERE
 
@@ -1165,7 +1165,7 @@ proctype vmm()
 	:: atomic { !(PROGRESS || guest) -> kvm_gpc_deactivate() }
 	:: gpc.state != KVM_GPC_INACTIVE || !(PROGRESS || guest) -> break
 	od;
-	/* The owner ensures that no refresh is under way and none begins. */
+	/* The owner ensures that no refresh is in progress and none begins. */
 	atomic {
 		users_left == 0;
 		kvm_gpc_deactivate();
