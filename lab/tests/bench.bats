@@ -226,3 +226,10 @@ disbelieved()
 		bad "make bench"
 	done
 }
+
+@test "bench: the base is known before its cases are" {
+	run lab 'need() { :; }; base() { BASE_KIND=debian; }; prepare() { echo prepared; exit 3; }
+		unset BASE_KIND; verb_bench'
+	assert_equal "$status" 3
+	assert_output prepared
+}

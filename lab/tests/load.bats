@@ -93,6 +93,8 @@ unload_()
 	for tool in bash sed grep head dirname cat env sha256sum nproc mkdir pgrep; do
 		ln -sf "$(command -v $tool)" "$BIN/$tool"
 	done
+	# That user may not see where the repository is.
+	own_lab
 	chmod 755 "$TMP" "$BATS_RUN_TMPDIR" "$BATS_TEST_TMPDIR"
 	PATH=$BIN run env "$(command -v setpriv)" --reuid=65534 --clear-groups \
 		bash -c "$(declare -f lab); TOP=$TOP; lab 'verb_load'"

@@ -265,6 +265,19 @@ steal_time psci_test hypercalls page_fault_test gpc_bench internal_vm_bench"
 	assert_output --partial "lab: a"
 }
 
+@test "run: test installs what the lab's tests need before it starts them" {
+	go 'need() { echo "$*" >>'"$TMP"'/needed; }
+		lab_tests() {
+			cp '"$TMP"'/needed '"$TMP"'/before
+			mkdir -p "$BUILD/results/lab"
+			printf "lab\tlab: a\tpass\t\n" >"$BUILD/results/lab/results"
+		}
+		verb_test'
+	assert_success
+	run grep -wo 'build\|bats' "$TMP/before"
+	assert_output $'build\nbats'
+}
+
 @test "run: test fails with any back end, and the closing line stays the last" {
 	printf 'not ok 1 selftests: kvm: steal_time # exit=254\n# lab: done\n' >"$TMP/vhe.ktap"
 	echo 'last words' >"$TMP/vhe.console"
