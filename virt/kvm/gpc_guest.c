@@ -76,7 +76,7 @@ void kvm_gpc_init_guest(struct gfn_to_pfn_cache *gpc, struct kvm_vcpu *vcpu)
 	kvm_gpc_init(gpc, vcpu->kvm);
 	gpc->vcpu = vcpu;
 }
-EXPORT_SYMBOL_GPL(kvm_gpc_init_guest);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gpc_init_guest);
 
 /*
  * The end of an update of memslots.  If an activation is not seen here, it began after
@@ -147,4 +147,4 @@ int kvm_gpc_guest_address(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long
 	kvm_gpc_unlock_clean(gpc);
 	return 0;
 }
-EXPORT_SYMBOL_GPL(kvm_gpc_guest_address);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gpc_guest_address);

@@ -453,13 +453,13 @@ void *kvm_gpc_lock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 
 	return likely(gpc_use_begin(gpc, len)) ? gpc->khva : gpc_refresh_and_use(gpc, len);
 }
-EXPORT_SYMBOL_GPL(kvm_gpc_lock);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gpc_lock);
 
 void *kvm_gpc_trylock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
 	return gpc_use_begin(gpc, len) ? gpc->khva : ERR_PTR(-EAGAIN);
 }
-EXPORT_SYMBOL_GPL(kvm_gpc_trylock);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gpc_trylock);
 
 /* Mark the first @len bytes dirty, each page in its memslot. */
 static noinline void gpc_mark_dirty(struct gfn_to_pfn_cache *gpc, unsigned long len)
@@ -478,13 +478,13 @@ void kvm_gpc_unlock(struct gfn_to_pfn_cache *gpc, unsigned long len)
 		gpc_mark_dirty(gpc, len);
 	gpc_read_unlock(&gpc->lock);
 }
-EXPORT_SYMBOL_GPL(kvm_gpc_unlock);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gpc_unlock);
 
 void kvm_gpc_unlock_clean(struct gfn_to_pfn_cache *gpc)
 {
 	gpc_read_unlock(&gpc->lock);
 }
-EXPORT_SYMBOL_GPL(kvm_gpc_unlock_clean);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gpc_unlock_clean);
 
 int kvm_gpc_refresh(struct gfn_to_pfn_cache *gpc)
 {
@@ -506,7 +506,7 @@ void kvm_gpc_init(struct gfn_to_pfn_cache *gpc, struct kvm *kvm)
 	for (i = 0; i < KVM_GPC_MAX_PAGES; i++)
 		gpc->pages[i].gpc = gpc;
 }
-EXPORT_SYMBOL_GPL(kvm_gpc_init);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gpc_init);
 
 static int gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long uhva,
 			unsigned long len)
@@ -538,7 +538,7 @@ int kvm_gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)
 
 	return gpc_activate(gpc, gpa, KVM_HVA_ERR_BAD, len);
 }
-EXPORT_SYMBOL_GPL(kvm_gpc_activate);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gpc_activate);
 
 int kvm_gpc_activate_span(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long len)
 {
@@ -577,4 +577,4 @@ void kvm_gpc_deactivate(struct gfn_to_pfn_cache *gpc)
 	wake_up_all(&kvm->gpcs.wait);
 	kvm_gpc_unmap(&map);
 }
-EXPORT_SYMBOL_GPL(kvm_gpc_deactivate);
+EXPORT_SYMBOL_FOR_KVM_INTERNAL(kvm_gpc_deactivate);

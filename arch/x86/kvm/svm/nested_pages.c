@@ -74,6 +74,5 @@ int svm_nested_gpc_error(struct kvm_vcpu *vcpu, int err)
 		return err;
 	}
 
-	kvm_inject_gp(vcpu, 0);
-	return 1;
+	return svm_nested_no_page(vcpu);
 }
