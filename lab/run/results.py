@@ -63,7 +63,9 @@ def bare(line):
     CPU, PID, offsets in functions."""
     line = re.sub(r"^(<\d+>)?\[ *\d+\.\d+\](\[ *[TC]\d+\])? *", "", line)
     line = re.sub(r"CPU: \d+ PID: \d+ ", "", line)
-    return re.sub(r"\+0x[0-9a-f]+/0x[0-9a-f]+", "", line)
+    line = re.sub(r"\+0x[0-9a-f]+/0x[0-9a-f]+", "", line)
+    # As of 7.3.
+    return re.sub(r", CPU#\d+: .*/\d+$", "", line)
 
 
 def splats(platform, console, allow):

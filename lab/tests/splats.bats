@@ -173,6 +173,12 @@ allowed_block()
 	assert_output --partial "WARNING: at virt/kvm/pfncache.c:123 kvm_gpc_refresh"
 }
 
+@test "splats: the line is shown as 7.3 writes it without CPU and process" {
+	echo '[   12.345678] WARNING: virt/kvm/pfncache.c:12 at gpc_x+0x1/0x4, CPU#1: a/b c/234' >"$TMP/console"
+	splats svm
+	assert_output "WARNING: virt/kvm/pfncache.c:12 at gpc_x"
+}
+
 @test "splats: what is listed for the platform is let through" {
 	list_allowed
 	allowed_block | sed 's/$/\r/' >"$TMP/console"
