@@ -46,7 +46,7 @@ tests_on()
 bench_programs()
 {
 	case $1/$BASE_SERIES in
-	svm/6.12) echo gpc_bench gpc_nested_bench ;;
+	svm/*) echo gpc_bench gpc_nested_bench ;;
 	nvhe/6.12) echo gpc_bench internal_vm_bench ;;
 	vhe/6.12) echo internal_vm_bench ;;
 	*) echo gpc_bench ;;

@@ -11,8 +11,8 @@
  * vmload_vmsave  VMLOAD and VMSAVE, of one page
  */
 #include "gpc_count.h"
+#include "gpc_nested_compat.h"
 #include "gpc_reserve.h"
-#include "svm_util.h"
 
 #define SLOT		20
 #define PFNMAP_SLOT	21
@@ -85,7 +85,7 @@ static void setup_l2(uint64_t gpa)
 	svm.save_area_gpa = HSAVE_GPA;
 	svm.vmcb_gpa = gpa;
 	svm.vmcb = (void *)gpa;
-	generic_svm_setup(&svm, l2_code, NULL);
+	gpc_svm_setup(&svm, l2_code, NULL);
 }
 
 /* Each KVM_RUN requests one figure. */
@@ -161,7 +161,6 @@ int main(int argc, char *argv[])
 {
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
-	vm_vaddr_t gva;
 	int i;
 
 	TEST_REQUIRE(kvm_cpu_has(X86_FEATURE_SVM));
@@ -170,7 +169,7 @@ int main(int argc, char *argv[])
 	ksft_set_plan(1);
 
 	vm = vm_create_with_one_vcpu(&vcpu, l1_code);
-	svm_data = *vcpu_alloc_svm(vm, &gva);
+	svm_data = *gpc_alloc_svm(vm);
 	sync_global_to_guest(vm, svm_data);
 	vm_set_user_memory_region(vm, SLOT, 0, MEM_GPA, NR_PAGES * PAGE_SIZE,
 				  mmap_small(NR_PAGES * PAGE_SIZE));
