@@ -96,7 +96,7 @@ static int load_virtual_apic_page(struct kvm_vcpu *vcpu, struct vmcs12 *vmcs12)
 		 * useless, but it happens in tests.
 		 */
 		exec_controls_clearbit(vmx, CPU_BASED_TPR_SHADOW);
-	} else if (vmx->nested.nested_run_pending) {
+	} else if (nested_vmx_run_pending(vcpu)) {
 		/*
 		 * Failing the VM-Enter is _not_ what the processor does but
 		 * it's basically the only possibility.  Write an illegal value
@@ -123,7 +123,7 @@ static int load_pi_desc(struct kvm_vcpu *vcpu, struct vmcs12 *vmcs12)
 				    sizeof(struct pi_desc), &hpa);
 	if (ret == -EINTR)
 		return ret;
-	if (ret && !vmx->nested.nested_run_pending &&
+	if (ret && !nested_vmx_run_pending(vcpu) &&
 	    pin_controls_get(vmx) & PIN_BASED_POSTED_INTR)
 		return ret;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "gpc_nested.h"
+#include "gpc_nested_compat.h"
 
 struct nested nested;
 
@@ -15,7 +16,7 @@ void nested_prepare(struct vmx_pages *vmx, void (*l2_guest)(void))
 	asm volatile("sti");
 	GUEST_ASSERT(prepare_for_vmx_operation(vmx));
 	GUEST_ASSERT(load_vmcs(vmx));
-	prepare_vmcs(vmx, l2_guest, &stack[ARRAY_SIZE(stack)]);
+	gpc_prepare_vmcs(vmx, l2_guest, &stack[ARRAY_SIZE(stack)]);
 	vmwrite(GUEST_RFLAGS, X86_EFLAGS_FIXED | X86_EFLAGS_IF);
 	vmwrite(CPU_BASED_VM_EXEC_CONTROL, vmreadz(CPU_BASED_VM_EXEC_CONTROL) |
 		CPU_BASED_TPR_SHADOW | CPU_BASED_ACTIVATE_SECONDARY_CONTROLS);
@@ -52,10 +53,7 @@ struct nested *nested_state(struct kvm_vm *vm)
 
 void nested_create(struct kvm_vcpu *vcpu)
 {
-	vm_vaddr_t vmx;
-
-	vcpu_alloc_vmx(vcpu->vm, &vmx);
-	vcpu_args_set(vcpu, 1, vmx);
+	vcpu_args_set(vcpu, 1, gpc_alloc_vmx(vcpu->vm));
 }
 
 /* Require secondary controls that L1 sets.  The MSR's upper half has those allowed. */
