@@ -186,7 +186,7 @@ verb_bench()
 	esac
 	need build "${BENCH_ON/*vhe/arm64}" bench
 	base
-	[[ -n $(bench_list | sed '/^#/d') ]] ||
+	[[ -n $(of_this_base <"$BENCH_LIST" | sed '/^#/d') ]] ||
 		die "make bench PLATFORM=$BENCH_ON has no figures of BASE=$BASE_SERIES"
 	prepare "$BENCH_ON" ours
 	[[ $(bench_variant) = stock ]] || kernel "$(bench_variant)" base
