@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The guest-page cache: how KVM reads and writes guest memory on its own behalf.
- * A cache keeps the translation from a guest physical (or a user) address to a
+ * The guest-page cache, by which KVM itself reads and writes guest memory.  A
+ * cache keeps the translation from a guest physical (or a user) address to a
  * kernel address, until memslots, memory attributes or the VMM's page tables
  * change it.
  *
@@ -34,7 +34,7 @@ struct mmu_notifier_range;
 /* A structure may cross the end of a page, but none is larger than a page. */
 #define KVM_GPC_MAX_PAGES	2
 
-/* How page frames got their kernel address; above DIRECT it has to be undone. */
+/* How page frames got their kernel address; a mapping above DIRECT has to be undone. */
 enum kvm_gpc_map_type {
 	KVM_GPC_MAP_NONE,
 	KVM_GPC_MAP_DIRECT,
@@ -106,7 +106,7 @@ enum kvm_gpc_state {
  * @dirty_track: a memslot of @pages tracks what is written
  * @gpa: guest physical address, %INVALID_GPA when bound to a user address
  * @uhva: user virtual address of the first byte, %KVM_HVA_ERR_BAD when unknown
- * @len: bytes from there that a use may touch, fixed by the activation
+ * @len: bytes from that address that a use may touch, fixed by the activation
  * @generation: of the memslots that gave @pages; for a @gpa only
  * @khva: kernel address of the first byte
  * @map: the mapping that @khva points into, unless a refresh works on it
@@ -153,10 +153,10 @@ struct kvm_gpc_invalidation {
  * @tree: interval tree of the user pages of bound caches
  * @invalidations: records of the invalidations in progress, by user address
  * @nr_recorded: number of records
- * @max_recorded: number of records there is room for
+ * @max_recorded: size of @invalidations, in records
  * @first_invalidations: room for the first records
  * @gfn_start: first gfn whose memory attributes are being changed
- * @gfn_end: first gfn behind; 0 when no change is in progress
+ * @gfn_end: first gfn behind the range; 0 when no change is in progress
  * @nr_active: active caches
  * @nr_guest: active caches whose page hardware uses
  * @closed: the MMU notifier goes or has gone, no lookup may begin; never cleared
@@ -191,8 +191,8 @@ void kvm_gpc_init(struct gfn_to_pfn_cache *gpc, struct kvm *kvm);
  * @gpa: guest physical address
  * @len: bytes from there that uses will touch; must not cross the page's end
  *
- * Does not look at the address: each use does, until there is a page.  An ioctl that
- * stores an address does not wait for its page, which the VMM may have to bring.
+ * Does not look the address up: each use does, until there is a page.  So an ioctl that
+ * stores an address does not wait for its page, which the VMM may have to supply.
  *
  * Context: process; takes &kvm.mn_invalidate_lock.
  *
@@ -221,7 +221,7 @@ int kvm_gpc_activate_span(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long
  * @uhva: address in the VMM
  * @len: bytes from there that uses will touch; must not cross the page's end
  *
- * As kvm_gpc_activate(), but whatever memslots are there.
+ * As kvm_gpc_activate(), but independent of memslots.
  *
  * Context: process; takes &kvm.mn_invalidate_lock.
  *
@@ -246,8 +246,8 @@ void kvm_gpc_deactivate(struct gfn_to_pfn_cache *gpc);
  * kvm_gpc_refresh - look the pages of a cache up now
  * @gpc: cache
  *
- * For an ioctl whose ABI reports a bad address.  Otherwise the first kvm_gpc_lock() does
- * it.
+ * For an ioctl whose ABI reports a bad address.  Otherwise the first kvm_gpc_lock() looks
+ * the pages up.
  *
  * Context: as kvm_gpc_lock().
  *
@@ -262,8 +262,8 @@ int kvm_gpc_refresh(struct gfn_to_pfn_cache *gpc);
  *	 given at activation
  *
  * Refreshes the cache if needed.  A refresh sleeps until invalidations in progress of
- * the cache's pages have ended.  The pages stay where they are until kvm_gpc_unlock().
- * An invalidation of them spins that long, so be short.
+ * the cache's pages have ended.  The pages cannot go away until kvm_gpc_unlock(): an
+ * invalidation of the pages spins that long, so be short.
  *
  * Context: may sleep; &kvm.srcu held; takes &gfn_to_pfn_cache.refresh_lock.  On
  * success preemption is disabled until kvm_gpc_unlock(), on PREEMPT_RT too: only raw
@@ -271,8 +271,8 @@ int kvm_gpc_refresh(struct gfn_to_pfn_cache *gpc);
  *
  * Return:
  * * the kernel address, or an ERR_PTR() with nothing held:
- * * -EINVAL: the cache is not active, or @len is more than was said at activation
- * * -EFAULT: no page that can be written and mapped, it is private, or current->mm is not
+ * * -EINVAL: the cache is not active, or @len is more than the length given at activation
+ * * -EFAULT: no page that can be written and mapped, a private page, or current->mm is not
  *   the VM's
  * * -EINTR: killed; within KVM_RUN, which is about to return, any signal: the next KVM_RUN
  *   has to try again before it enters the guest

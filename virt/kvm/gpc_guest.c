@@ -47,8 +47,8 @@
  * If the request came before the close, the vCPU could serve the request with the cache
  * still open, and enter.  If the second of 4. made no request, it would not wait.
  *
- * Only the vCPU clears the request, and does not enter guest mode after that before it has
- * looked the page up.  So an invalidation that finds the request clear need not wait: the
+ * Only the vCPU clears the request, and then looks the page up before it enters guest mode
+ * again.  So an invalidation that finds the request clear need not wait: the
  * vCPU has left guest mode since the close.  An exit from guest mode orders what hardware
  * did to the page before the clear, and the invalidation has a read barrier.
  *

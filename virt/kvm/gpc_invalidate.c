@@ -118,7 +118,7 @@ static bool gpc_invalidate(struct kvm *kvm, unsigned long start, unsigned long l
 	     page = gpc_tree_iter_next(page, start, last)) {
 		gpc_close(page->gpc);
 		hits++;
-		/* Also if it was closed: whoever closed it may not have kicked the vCPU yet. */
+		/* Also if it was closed: the closer may not have kicked the vCPU yet. */
 		if (page->gpc->vcpu) {
 			kvm_make_request(KVM_REQ_GUEST_PAGES, page->gpc->vcpu);
 			guest = true;
@@ -133,11 +133,11 @@ static bool gpc_invalidate(struct kvm *kvm, unsigned long start, unsigned long l
 
 /*
  * Make room for twice as many records.  Must not sleep.  Failure is tolerated: the
- * invalidation goes unrecorded, and refreshes wait for it wherever it is.
+ * invalidation goes unrecorded, and all refreshes wait for it.
  *
  * An array of a fixed size would make all refreshes of a large VM wait whenever more
  * invalidations than that are in progress: each of hundreds of vCPU threads may sleep in
- * one of its own (NUMA balancing).
+ * its own invalidation (NUMA balancing).
  */
 static noinline int gpc_records_grow(struct kvm_gpcs *gpcs)
 {
@@ -301,9 +301,9 @@ void kvm_gpc_init_vm(struct kvm *kvm)
 
 /*
  * Close all caches of a VM whose mm or MMU notifier is about to go or has gone, and let
- * no lookup begin: without the notifier nobody would take the pages back.  Caches can
- * still be deactivated.  Called when the mm goes, and once more when no notifier runs any
- * longer, for the records of invalidations that started in between.  No vCPU runs.
+ * no lookup begin: without the notifier, nothing would invalidate the pages.  Caches can
+ * still be deactivated.  Called when the mm goes, and again when no notifier runs any
+ * more, for the records of invalidations that started in between.  No vCPU runs.
  */
 void kvm_gpc_close_vm(struct kvm *kvm)
 {

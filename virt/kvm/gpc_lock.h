@@ -32,7 +32,7 @@
  */
 #define GPC_WRITER	INT_MIN
 
-/* The lock begins its life held for write. */
+/* The lock starts out held for write. */
 static inline void gpc_lock_init(struct gpc_lock *lock)
 {
 	static struct lock_class_key key;
@@ -62,7 +62,7 @@ static inline void gpc_read_unlock(struct gpc_lock *lock)
 	preempt_enable();
 }
 
-/* For lockdep the lock is only taken and released: it has no owner in between. */
+/* Take and release the lock for lockdep at once: the lock has no owner in between. */
 static inline void gpc_write_lock(struct gpc_lock *lock)
 {
 	rwlock_acquire(&lock->dep_map, 0, 0, _THIS_IP_);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * One contiguous kernel address for the page frames of a guest-page cache, of
- * whatever kind they are.
+ * One contiguous kernel address for the page frames of a guest-page cache.  The
+ * page frames may be of any kind.
  */
 #include <linux/error-injection.h>
 #include <linux/highmem.h>
@@ -12,7 +12,7 @@
 
 #include "kvm_mm.h"
 
-/* Does the machine have RAM there, whether the kernel manages it or not? */
+/* Is the page frame RAM, whether the kernel manages it or not? */
 #ifndef kvm_arch_pfn_is_ram
 static bool kvm_arch_pfn_is_ram(kvm_pfn_t pfn)
 {
@@ -21,8 +21,8 @@ static bool kvm_arch_pfn_is_ram(kvm_pfn_t pfn)
 #endif
 
 /*
- * May the kernel map it write-back?  Where a cacheable alias of device memory would do
- * harm, and memremap() does not look, the architecture says.
+ * May the kernel map the page frame write-back?  An architecture overrides this if a
+ * cacheable alias of device memory does harm and memremap() does not check for it.
  */
 #ifndef kvm_arch_pfn_is_cacheable
 static bool kvm_arch_pfn_is_cacheable(kvm_pfn_t pfn)
@@ -31,7 +31,7 @@ static bool kvm_arch_pfn_is_cacheable(kvm_pfn_t pfn)
 }
 #endif
 
-/* RAM that the kernel manages: its pages have references, and most an address. */
+/* RAM that the kernel manages: its pages are reference-counted, most have an address. */
 static void *gpc_map_managed(struct kvm_gpc_map *map, struct page **pages, bool contiguous)
 {
 	bool lowmem = true;
@@ -50,7 +50,7 @@ static void *gpc_map_managed(struct kvm_gpc_map *map, struct page **pages, bool 
 }
 
 #ifdef CONFIG_HAS_IOMEM
-/* On x86 memremap() finds the memory type that others have mapped the range with. */
+/* On x86 memremap() uses the memory type of existing mappings of the range. */
 static void *gpc_map_range(struct kvm_gpc_map *map)
 {
 	phys_addr_t start = pfn_to_hpa(map->pfns[0]);
@@ -78,8 +78,8 @@ static void *gpc_map_range(struct kvm_gpc_map *map)
 #endif
 
 /*
- * RAM of any kind is write-back, also what the kernel was told to leave alone (mem=).
- * That may have struct pages, where the kernel's own ends within a section of them.
+ * RAM of any kind is write-back, including RAM that mem= hides from the kernel.  Hidden
+ * RAM has struct pages if the kernel's RAM ends within the same memory section.
  */
 static void *gpc_map_ram(struct kvm_gpc_map *map, struct page **managed)
 {
@@ -135,9 +135,9 @@ static noinline int gpc_map_any(struct kvm_gpc_map *map, const kvm_pfn_t *pfns,
  * @pages: their struct pages where these are reference-counted, else %NULL
  * @nr_pages: how many
  *
- * What is no RAM must be contiguous: its memory type is known to memremap() only.  And
- * of two pages that are not contiguous either both or none must have a struct page:
- * there is no mapping in the kernel that takes one of each.
+ * Page frames that are not RAM must be contiguous: only memremap() knows their memory
+ * type.  Of two page frames that are not contiguous, both or none must have a struct
+ * page: no mapping of the kernel takes one of each.
  *
  * Context: may sleep.
  *
@@ -146,7 +146,7 @@ static noinline int gpc_map_any(struct kvm_gpc_map *map, const kvm_pfn_t *pfns,
 noinline int kvm_gpc_map(struct kvm_gpc_map *map, const kvm_pfn_t *pfns,
 			 struct page **pages, unsigned int nr_pages)
 {
-	/* As good as always. */
+	/* The common case. */
 	if (likely(nr_pages == 1 && pages[0] && !PageHighMem(pages[0]))) {
 		map->type = KVM_GPC_MAP_DIRECT;
 		map->base = page_address(pages[0]);
@@ -161,8 +161,8 @@ ALLOW_ERROR_INJECTION(kvm_gpc_map, ERRNO);
  * kvm_gpc_unmap - undo kvm_gpc_map()
  * @map: a mapping, or none
  *
- * Goes by what was done, not by what the pages are: nobody has a reference on them,
- * and by now they may be others'.
+ * Depends on @map only, not on the pages: nobody has a reference on them, and they may
+ * have another owner by now.
  *
  * Context: may sleep.
  */

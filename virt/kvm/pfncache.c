@@ -4,7 +4,7 @@
  * kernel address, kept until memslots, memory attributes or page tables change.
  *
  *	gpc_lock.h		the lock that each use holds for read
- *	gpc_invalidate.c	what takes the translation away, and why that is safe
+ *	gpc_invalidate.c	what invalidates the translation, and why that is safe
  *	gpc_map.c		page frames of any kind at one kernel address
  *	gpc_guest.c		pages that hardware uses while a vCPU is in guest mode
  *	pfncache.c		binding, refresh, use
@@ -47,7 +47,7 @@
 
 #include <trace/events/kvm_gpc.h>
 
-/* --- Binding: where an address leads ----------------------------------------- */
+/* --- Binding: from an address to user pages ----------------------------------- */
 
 static unsigned int gpc_nr_pages(unsigned long address, unsigned long len)
 {
@@ -211,7 +211,7 @@ static bool gpc_may_begin(struct gfn_to_pfn_cache *gpc)
 	return may_begin;
 }
 
-/* Sleep until invalidations of the cache's pages have ended.  Adds ns to @waited. */
+/* Sleep until invalidations of the cache's pages have ended.  Add the time, in ns, to @waited. */
 static noinline int gpc_wait(struct gfn_to_pfn_cache *gpc, unsigned int task_state, u64 *waited)
 {
 	struct kvm *kvm = gpc->kvm;
@@ -273,12 +273,12 @@ static int gpc_map_pages(struct gpc_lookup *lookup)
 }
 
 /*
- * KVM writes to the pages behind the back of the page tables, whose entries may be
- * writable and clean.  Mark the pages dirty, or reclaim drops what is written.
+ * KVM writes to the pages by the kernel address, while the entries of the page tables may
+ * be writable and clean.  Mark the pages dirty, or reclaim drops what KVM writes.
  *
  * No folio lock is needed, as under the lock of a page table: no invalidation has started
  * since the lookup, so the user page tables still map the pages, and their file cannot
- * go.  Unmapping or cleaning them begins with an invalidation, which waits for
+ * go away.  Unmapping or cleaning them begins with an invalidation, which waits for
  * mn_invalidate_lock and then closes the cache.
  */
 static void gpc_dirty_pages(struct gpc_lookup *lookup)
@@ -291,7 +291,7 @@ static void gpc_dirty_pages(struct gpc_lookup *lookup)
 			continue;
 		folio = page_folio(lookup->pages[i]);
 		if (folio_test_anon(folio))
-			folio_set_dirty(folio);	/* all that folio_mark_dirty() would do */
+			folio_set_dirty(folio);	/* folio_mark_dirty() would do no more */
 		else if (!folio_test_dirty(folio))
 			folio_mark_dirty(folio);
 	}
@@ -320,7 +320,7 @@ static bool gpc_publish(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *lookup)
 
 /*
  * Look the pages up, map them and open the cache.  Returns 0, -EAGAIN if an invalidation,
- * an activation or a deactivation came between, or what failed.
+ * an activation or a deactivation came between, or another error.
  */
 static int gpc_look_up(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *lookup,
 		       bool interruptible)
@@ -357,7 +357,7 @@ static noinline void gpc_fail(struct gfn_to_pfn_cache *gpc, struct gpc_lookup *l
 	spin_unlock(&gpc->kvm->mn_invalidate_lock);
 }
 
-/* A signal gets a vCPU out of KVM_RUN, also when a page that KVM waits for never comes. */
+/* A signal must end KVM_RUN even while KVM waits for a page that never comes. */
 static bool gpc_is_interruptible(void)
 {
 	struct kvm_vcpu *vcpu = kvm_get_running_vcpu();
@@ -431,7 +431,7 @@ static __always_inline bool gpc_use_begin(struct gfn_to_pfn_cache *gpc, unsigned
 	return false;
 }
 
-/* Out of line: a use that needs no refresh pays 10 instructions less. */
+/* Out of line: that saves 10 instructions in a use that needs no refresh. */
 static noinline void *gpc_refresh_and_use(struct gfn_to_pfn_cache *gpc, unsigned long len)
 {
 	int ret;
@@ -525,7 +525,7 @@ static int gpc_activate(struct gfn_to_pfn_cache *gpc, gpa_t gpa, unsigned long u
 	gpc->len = len;
 	spin_unlock(&kvm->mn_invalidate_lock);
 
-	/* A refresh may wait for an invalidation of the pages of before. */
+	/* A refresh may wait for an invalidation of the previous pages. */
 	wake_up_all(&kvm->gpcs.wait);
 	trace_kvm_gpc_activate(gpc, gpa, uhva, len);
 	return 0;

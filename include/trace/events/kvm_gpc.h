@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What happens to guest-page caches, see virt/kvm/pfncache.c. */
+/* Tracepoints of guest-page caches, see virt/kvm/pfncache.c. */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM kvm
 
@@ -40,8 +40,8 @@ TRACE_EVENT(kvm_gpc_activate,
  * @gpc: cache
  * @gpa: guest physical address, all ones when bound to @uhva
  * @uhva: user virtual address, beyond user space when the gpa has none
- * @retries: lookups in vain, overtaken by an invalidation of these very pages
- * @waited: ns asleep until invalidations in progress of these pages had ended
+ * @retries: lookups that an invalidation of the same pages outdated
+ * @waited: time asleep until invalidations of these pages had ended, in ns
  * @ret: 0 or a negative errno
  */
 TRACE_EVENT(kvm_gpc_refresh,
@@ -69,10 +69,10 @@ TRACE_EVENT(kvm_gpc_refresh,
 );
 
 /**
- * kvm_gpc_invalidate - user memory of a VM with active caches is taken away
+ * kvm_gpc_invalidate - user memory of a VM with active caches is invalidated
  * @start: first user virtual address
  * @last: last user virtual address
- * @hits: pages of caches in between
+ * @hits: pages of caches in the range
  */
 TRACE_EVENT(kvm_gpc_invalidate,
 	    TP_PROTO(unsigned long start, unsigned long last, unsigned int hits),
