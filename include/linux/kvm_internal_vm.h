@@ -15,7 +15,7 @@ struct kvm_vcpu;
 /* The longest name of an internal VM. */
 #define KVM_INTERNAL_NAME_LEN	32
 
-/* What the guest may do with a range, and what the range is. */
+/* The guest's rights to a range, and the kind of the range. */
 #define KVM_INTERNAL_READ	BIT(0)
 #define KVM_INTERNAL_WRITE	BIT(1)
 #define KVM_INTERNAL_EXEC	BIT(2)
@@ -35,19 +35,19 @@ struct kvm_internal_regs {
 
 /**
  * enum kvm_internal_exit_reason - why the guest has stopped
- * @KVM_INTERNAL_EXIT_HVC: HVC, see &kvm_internal_exit.call; the next run goes on behind it
+ * @KVM_INTERNAL_EXIT_HVC: HVC, see &kvm_internal_exit.call; the next run continues behind it
  * @KVM_INTERNAL_EXIT_SMC: SMC, likewise
  * @KVM_INTERNAL_EXIT_MMIO: access outside all ranges, see &kvm_internal_exit.mmio;
  *	the next run completes it
  * @KVM_INTERNAL_EXIT_FAULT: access that stage 2 does not allow, see
  *	&kvm_internal_exit.fault; the next run repeats it
- * @KVM_INTERNAL_EXIT_WFI: WFI or WFIT; the next run goes on behind it
+ * @KVM_INTERNAL_EXIT_WFI: WFI or WFIT; the next run continues behind it
  * @KVM_INTERNAL_EXIT_FPSIMD: FP, SIMD, SVE or SME, which internal VMs do not have, see
  *	&kvm_internal_exit.esr; the next run repeats it
  * @KVM_INTERNAL_EXIT_EXCEPTION: any other exception to EL2, see &kvm_internal_exit.esr;
  *	the next run repeats it
- * @KVM_INTERNAL_EXIT_TIMEOUT: the time of the run is over
- * @KVM_INTERNAL_EXIT_INTERRUPTED: a fatal signal, or the task shall freeze
+ * @KVM_INTERNAL_EXIT_TIMEOUT: the time limit of the run is reached
+ * @KVM_INTERNAL_EXIT_INTERRUPTED: a fatal signal, or the task has to freeze
  */
 enum kvm_internal_exit_reason {
 	KVM_INTERNAL_EXIT_HVC,
@@ -74,8 +74,8 @@ enum kvm_internal_fault_cause {
 };
 
 /**
- * struct kvm_internal_exit - what has stopped the guest
- * @reason: tells which of the others is valid
+ * struct kvm_internal_exit - why and where the guest has stopped
+ * @reason: selects the valid member
  * @call: HVC or SMC
  * @call.imm: immediate of the instruction
  * @call.args: x0 to x7

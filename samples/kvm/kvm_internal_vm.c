@@ -3,8 +3,8 @@
  * An internal VM: compute a checksum of memory with code that can do nothing else.
  *
  * The guest may read a page of data and execute a page of code, and has no other
- * memory.  The checksum comes back by HVC.  Then the guest tries to store to a page
- * that it was not given: the store comes back to the kernel, and the page stays as it is.
+ * memory.  The guest returns the checksum by HVC.  Then the guest tries to store to a page
+ * outside of its memory: the store exits to the kernel, and the page does not change.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

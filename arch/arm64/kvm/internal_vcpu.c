@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * vCPUs of internal VMs: what ends a run comes back to the caller, and KVM emulates
+ * vCPUs of internal VMs: the caller gets the reason why a run ends, and KVM emulates
  * nothing but system registers.  Stage 1 stays off (HCR_EL2.DC).
  */
 #include <linux/freezer.h>
@@ -47,9 +47,9 @@ struct kvm_vcpu *kvm_internal_vcpu_create(struct kvm *kvm, unsigned int id)
 	if (ret)
 		return ERR_PTR(ret);
 
-	/* Stage 1 stays off, what it would map is Write-Back. */
+	/* Stage 1 stays off; accesses without it are Write-Back. */
 	*vcpu_hcr(vcpu) |= HCR_DC;
-	/* What EL1 does not trap is trapped to EL2. */
+	/* FP, SVE and SME must trap to EL2, not to EL1. */
 	__vcpu_sys_reg(vcpu, CPACR_EL1) = CPACR_ELx_FPEN | CPACR_ELx_ZEN | CPACR_ELx_SMEN;
 
 	return vcpu;
@@ -174,8 +174,8 @@ static int internal_abort(struct kvm_vcpu *vcpu, struct kvm_internal_exit *exit)
 }
 
 /*
- * Not KVM's own handlers: SMCCC and PSCI calls are the caller's, WFI must not sleep in a
- * kthread, which no signal would wake, and there is no userspace to ask.
+ * KVM_RUN's handlers do not fit: SMCCC and PSCI calls go to the caller, WFI must not sleep
+ * in a kthread, which no signal would wake, and there is no userspace to ask.
  */
 static int internal_trap(struct kvm_vcpu *vcpu, struct kvm_internal_exit *exit)
 {
@@ -209,7 +209,7 @@ static int internal_trap(struct kvm_vcpu *vcpu, struct kvm_internal_exit *exit)
 
 static int internal_exit(struct kvm_vcpu *vcpu, int exception, struct kvm_internal_exit *exit)
 {
-	/* handle_exit_early() has made the SError the guest's. */
+	/* handle_exit_early() has injected the SError into the guest. */
 	if (ARM_SERROR_PENDING(exception))
 		return 1;
 
@@ -227,8 +227,8 @@ static int internal_exit(struct kvm_vcpu *vcpu, int exception, struct kvm_intern
 /* --- run ---------------------------------------------------------------- */
 
 /*
- * What ends a run besides the guest.  Each is looked at with interrupts off, in
- * IN_GUEST_MODE, and each sends an IPI when it comes later:
+ * Events that end a run besides the guest's.  Each is checked with interrupts off, in
+ * IN_GUEST_MODE, and each sends an IPI if it comes later:
  *
  *	run				timer, or sender of a signal
  *	---				----------------------------
@@ -241,15 +241,15 @@ static int internal_exit(struct kvm_vcpu *vcpu, int exception, struct kvm_intern
  *	the IPI ends the guest
  *	internal_work: yes
  *
- * - The timer fires on this CPU: its own interrupt ends the guest.
- * - It fires before the look: the look sees it.
- * - It fires after the guest has ended for another reason: hrtimer_cancel() waits for
- *   it, and the request is cleared for the next run.
+ * - The timer fires on this CPU: the timer's interrupt ends the guest.
+ * - The timer fires before the check: the check sees the request.
+ * - The timer fires after the guest has ended for another reason: hrtimer_cancel() waits
+ *   for the timer, and the request is cleared for the next run.
  * - A signal that is not fatal is left to the task.  xfer_to_guest_mode_work_pending()
- *   would see it for ever; it would also run task work in the middle of the caller.
- * - The CPU goes offline: the stopper preempts the task, as need_resched() says, and the
+ *   would report it forever, and task work would run in the middle of the caller.
+ * - The CPU goes offline: need_resched() lets the stopper preempt the task, and the
  *   preempt notifier loads the vCPU on another CPU.  The timer migrates, too.
- * - Suspend: tasks are to freeze first.  A kthread that cannot is not run any more when
+ * - Suspend: tasks freeze first.  A kthread that cannot freeze no longer runs when
  *   kvm_suspend() turns EL2 off.
  */
 static bool internal_work_pending(void)
@@ -275,7 +275,7 @@ static int internal_work(struct kvm_vcpu *vcpu, struct kvm_internal_exit *exit)
 
 /*
  * Enter the guest once, as KVM_RUN does, without interrupt controller and PMU.  Returns
- * false if something has to be done before.
+ * false if internal_work() has to run first.
  */
 static bool internal_enter(struct kvm_vcpu *vcpu, int *exception)
 {
@@ -324,7 +324,7 @@ static bool internal_enter(struct kvm_vcpu *vcpu, int *exception)
 	handle_exit_early(vcpu, *exception);
 	preempt_enable();
 
-	/* Where CPUs differ in AArch32, the guest may have gone there all the same. */
+	/* If CPUs differ in AArch32 support, the guest may have entered AArch32. */
 	if (unlikely(vcpu_mode_is_32bit(vcpu)) && !kvm_supports_32bit_el0()) {
 		vcpu_clear_flag(vcpu, VCPU_INITIALIZED);
 		*exception = ARM_EXCEPTION_IL;
@@ -371,13 +371,13 @@ static int internal_run(struct kvm_vcpu *vcpu, struct kvm_internal_exit *exit)
  * kvm_internal_vcpu_run - run the guest until it exits
  * @vcpu:	vCPU of an internal VM
  * @timeout_ns:	the longest time to run, not zero
- * @exit:	what has ended the run; in: that of the last run, with the data of a read
+ * @exit:	why the run has ended; in: exit of the last run, with the data of a read
  *
  * Called from a task or a kthread that may sleep.
  *
  * Return: 0 with @exit filled, or
  * -EINVAL	no timeout
- * -EBUSY	the vCPU runs already, or the caller is called by a vCPU
+ * -EBUSY	the vCPU already runs, or a vCPU is loaded in the calling task
  * -EIO		the vCPU cannot run any more
  */
 int kvm_internal_vcpu_run(struct kvm_vcpu *vcpu, u64 timeout_ns, struct kvm_internal_exit *exit)
@@ -397,8 +397,8 @@ int kvm_internal_vcpu_run(struct kvm_vcpu *vcpu, u64 timeout_ns, struct kvm_inte
 	if (!kvm_vcpu_initialized(vcpu))
 		goto unlock;
 	/*
-	 * Note the first thread only.  Others would wait for a grace period here, for the
-	 * sake of a directed yield that no other vCPU does.
+	 * Note the first thread only.  Other threads would wait for a grace period here, only
+	 * to enable a directed yield, which no vCPU of an internal VM does.
 	 */
 	ret = vcpu_has_run_once(vcpu) ? 0 : kvm_vcpu_change_thread(vcpu);
 	if (ret)

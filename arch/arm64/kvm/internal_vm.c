@@ -3,10 +3,10 @@
  * Internal VMs: VMs that the kernel makes for itself, without userspace, mm or
  * memslots.  See Documentation/virt/kvm/internal-vms.rst.
  *
- * Stage 2 is an identity map of the ranges that the owner has added.  All of a
- * range is mapped when it is added, so that nothing is left for a fault to do:
- * each fault ends the run.  RAM is Normal Write-Back: guest and host see the same
- * memory without cache maintenance.
+ * Stage 2 is an identity map of the ranges that the owner has added.  The whole
+ * range is mapped when it is added, so a fault has nothing to map: each fault
+ * ends the run.  RAM is Normal Write-Back: guest and host see the same memory
+ * without cache maintenance.
  */
 #include <linux/cacheflush.h>
 #include <linux/kvm_host.h>
@@ -52,7 +52,7 @@ static bool internal_has_linear_map(phys_addr_t start, phys_addr_t last)
 	return true;
 }
 
-/* Does memory of that kind suit @flags? */
+/* Do @flags fit the kind of memory in the range? */
 static int internal_check_kind(phys_addr_t start, phys_addr_t last, unsigned int flags)
 {
 	struct memblock_region *region;
@@ -134,8 +134,9 @@ VISIBLE_IF_KUNIT int internal_topup(struct kvm_mmu_memory_cache *cache, int nr)
 }
 
 /*
- * The guest's data accesses are cacheable: only its instructions need care. It fetches
- * them at another virtual address than the kernel's, which an aliasing cache tells apart.
+ * The guest's data accesses are cacheable: only its instructions need maintenance. The
+ * guest fetches them at another virtual address than the kernel, which an aliasing cache
+ * distinguishes.
  */
 static void internal_sync_code(phys_addr_t start, u64 size)
 {
@@ -152,11 +153,11 @@ static void internal_sync_code(phys_addr_t start, u64 size)
 
 /*
  * Map in chunks of the largest block.  A chunk is within one entry of that level.
- * So it needs a table of each level at most, and one more of the last level: a
- * chunk of 2M blocks has pages at both ends.
+ * So a chunk needs at most one table of each level, and one more of the last level:
+ * a chunk of 2M blocks has pages at both ends.
  *
- * mmu_lock is dropped between chunks.  slots_lock keeps other changes away, and a
- * guest that runs already may use what is mapped so far.
+ * mmu_lock is dropped between chunks.  slots_lock keeps other changes away.  A running
+ * guest may already use the chunks that are mapped.
  */
 static int internal_map(struct kvm *kvm, phys_addr_t start, u64 size, unsigned int flags)
 {
@@ -195,7 +196,7 @@ static int internal_map(struct kvm *kvm, phys_addr_t start, u64 size, unsigned i
  * @kvm:	internal VM
  * @start:	physical address, which is the guest's address as well
  * @size:	in bytes
- * @flags:	KVM_INTERNAL_READ, and any of _WRITE, _EXEC; _DEVICE for what is not RAM
+ * @flags:	KVM_INTERNAL_READ, and any of _WRITE, _EXEC; _DEVICE unless it is RAM
  *
  * The caller keeps the memory, and its linear map, until the range has been removed
  * or the VM destroyed.  Code has to be in memory before its range is added.
@@ -293,8 +294,8 @@ EXPORT_SYMBOL_GPL(kvm_internal_vm_remove_range);
  * kvm_internal_vm_create - create a VM without memory and vCPUs
  * @name:	of its directory in debugfs, kvm/internal-N-NAME
  *
- * Its addresses have 48 bits, or the more that the machine's RAM needs, but not more
- * than the CPU has.  All 52 bits of a CPU would cost each walk another level.
+ * Addresses of the VM have 48 bits, or more if the machine's RAM needs more, up to the
+ * limit of the CPU.  All 52 bits of a CPU would cost each walk another level.
  *
  * Return: the VM, or an ERR_PTR()
  * -EINVAL	the name is empty, has a slash or more than %KVM_INTERNAL_NAME_LEN characters
@@ -329,8 +330,8 @@ EXPORT_SYMBOL_GPL(kvm_internal_vm_create);
  * kvm_internal_vm_destroy - destroy a VM with its ranges and vCPUs
  * @kvm:	internal VM; no other call uses it now or later
  *
- * A reader of debugfs may hold the VM for longer.  The ranges do not wait for it: their
- * memory is the owner's again when this returns.
+ * A reader of debugfs may hold the VM for longer, but not the ranges: their memory
+ * belongs to the owner again when this returns.
  */
 void kvm_internal_vm_destroy(struct kvm *kvm)
 {

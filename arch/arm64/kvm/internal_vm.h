@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the KUnit suite of internal VMs sees of internal_vm.c. */
+/* Functions of internal_vm.c that the KUnit suite of internal VMs uses. */
 #ifndef __ARM64_KVM_INTERNAL_VM_H
 #define __ARM64_KVM_INTERNAL_VM_H
 

@@ -78,9 +78,9 @@ asm("	.pushsection .rodata, \"a\"\n"
 "guest_brk:	brk	#0\n"
 "guest_sgi:	msr	S3_0_C12_C11_5, x0\n"		/* ICC_SGI1R_EL1 */
 "guest_loop:	b	.\n"
-/* Count in memory, for ever. */
+/* Count in memory, forever. */
 "guest_count:	ldr	x1, [x0]\n	add	x1, x1, #1\n	str	x1, [x0]\n	b	guest_count\n"
-/* Ask for an interrupt of the timer now, and go on for a while. */
+/* Ask for an interrupt of the timer now, and continue for a while. */
 "guest_timer:	msr	cntv_tval_el0, xzr\n"
 "	mov	x1, #1\n"
 "	msr	cntv_ctl_el0, x1\n"
@@ -233,7 +233,7 @@ static struct fixture *fixture(struct kunit *test)
 	return test->priv;
 }
 
-/* --- what is refused ------------------------------------------------------- */
+/* --- refused calls --------------------------------------------------------- */
 
 static void pkvm(struct kunit *test)
 {
@@ -277,7 +277,7 @@ static int leaf(struct kvm *kvm, phys_addr_t addr, kvm_pte_t *pte)
 	return kvm_pte_valid(*pte) ? level : -1;
 }
 
-/* A page of stage 2's tables, exactly: the counters have parts on each CPU. */
+/* Exact number of pages in stage 2's tables: the counters have parts on each CPU. */
 static long page_tables(void)
 {
 	struct pglist_data *pgdat;
@@ -391,12 +391,12 @@ static void ranges_overlap(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, leaf(kvm, pa, &pte), -1);
 	KUNIT_EXPECT_EQ(test, leaf(kvm, pa + 5 * PAGE_SIZE, &pte), -1);
 
-	/* Neighbours do not. */
+	/* Neighbours do not overlap. */
 	KUNIT_EXPECT_EQ(test, kvm_internal_vm_add_range(kvm, pa + PAGE_SIZE, PAGE_SIZE, RD), 0);
 	KUNIT_EXPECT_EQ(test, kvm_internal_vm_add_range(kvm, pa + 5 * PAGE_SIZE, PAGE_SIZE,
 							RD), 0);
 
-	/* Only the whole of a range goes. */
+	/* Only a whole range can be removed. */
 	KUNIT_EXPECT_EQ(test, kvm_internal_vm_remove_range(kvm, pa + 2 * PAGE_SIZE, PAGE_SIZE),
 			-ENOENT);
 	KUNIT_EXPECT_EQ(test, kvm_internal_vm_remove_range(kvm, pa + PAGE_SIZE, 4 * PAGE_SIZE),
@@ -406,7 +406,7 @@ static void ranges_overlap(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, leaf(kvm, pa + 2 * PAGE_SIZE, &pte), -1);
 	KUNIT_EXPECT_EQ(test, leaf(kvm, pa + PAGE_SIZE, &pte), KVM_PGTABLE_LAST_LEVEL);
 
-	/* The rest goes with the VM, and before the memory. */
+	/* Destroying the VM removes the rest, before the memory is freed. */
 	fixture_exit(test->priv);
 	test->priv = NULL;
 	__free_pages(pages, 3);
@@ -439,7 +439,7 @@ static void leaves(struct kunit *test)
 	struct page *pages;
 	kvm_pte_t pte;
 
-	/* A page, by rights. */
+	/* A page, with each set of rights. */
 	pages = alloc_page(GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, pages);
 	pa = page_to_phys(pages);
@@ -467,7 +467,7 @@ static void leaves(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, memattr(pte), PTE_S2_MEMATTR(1)); /* Device-nGnRE */
 	KUNIT_EXPECT_EQ(test, kvm_internal_vm_remove_range(kvm, device, PAGE_SIZE), 0);
 
-	/* A block; a block without its first page; pages around the border of two. */
+	/* A block; a block without its first page; pages around the border of two blocks. */
 	if (order + 1 <= MAX_PAGE_ORDER) {
 		pages = alloc_pages(GFP_KERNEL, order + 1);
 		KUNIT_ASSERT_NOT_NULL(test, pages);
@@ -497,7 +497,7 @@ static void leaves(struct kunit *test)
 	}
 }
 
-/* Enough RAM for two of the largest blocks, all of it, however it is used: read only. */
+/* RAM for two of the largest blocks, whoever uses it: the guest only reads it. */
 static phys_addr_t two_chunks(struct kunit *test, u64 *chunk)
 {
 	phys_addr_t start;
@@ -511,7 +511,7 @@ static phys_addr_t two_chunks(struct kunit *test, u64 *chunk)
 
 static void largest_blocks(struct kunit *test)
 {
-	/* Without the ranges of the fixture, which are within. */
+	/* Without the ranges of the fixture, which would overlap. */
 	struct kvm *kvm = (fixture(test), kvm_internal_vm_create("blocks"));
 	u64 chunk;
 	phys_addr_t start = two_chunks(test, &chunk);
@@ -596,7 +596,7 @@ static void each_allocation_fails(struct kunit *test)
 	struct kvm *kvm;
 	int nr, ret, failed;
 
-	/* At boot nobody has asked for failures.  Not a skip, see runs_in_task(). */
+	/* At boot no failures are requested.  Not a skip, see runs_in_task(). */
 	if (system_state != SYSTEM_RUNNING)
 		return;
 
@@ -684,7 +684,7 @@ static void registers(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, out.x[i], in.x[i]);
 }
 
-/* Firmware's calls are the caller's: none of them powers the vCPU off or suspends it. */
+/* Calls of the firmware go to the caller: none of them powers off or suspends the vCPU. */
 static void psci(struct kunit *test)
 {
 	static const u64 calls[] = { 0x84000000, 0x84000002, 0xc4000001, 0xc4000003,
@@ -767,7 +767,7 @@ static void faults(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, page);
 	pa = page_to_phys(page);
 
-	/* Missing: no syndrome to emulate the access by. */
+	/* Missing: no syndrome for emulating the access. */
 	EXPECT_FAULT(test, f, start_and_run(f, guest_ldp, pa + 16, 0), pa + 16, RD, MISSING);
 	EXPECT_FAULT(test, f, start_and_run(f, guest_stp, pa + 32, 0), pa + 32, WR, MISSING);
 	EXPECT_FAULT(test, f, start_and_run(f, guest_br, pa + 64, 0), pa + 64, EX, MISSING);
@@ -815,7 +815,7 @@ static void fpsimd(struct kunit *test)
 	}
 }
 
-/* Exceptions of EL1 go to its vectors, at 0: there is nothing. */
+/* Exceptions of EL1 go to its vectors at 0, which is in no range. */
 static void exceptions(struct kunit *test)
 {
 	struct fixture *f = fixture(test);
@@ -829,7 +829,7 @@ static void timer_interrupts_nobody(struct kunit *test)
 	struct fixture *f = fixture(test);
 
 	EXPECT_EXIT(test, f, start_and_run(f, guest_timer, 0, 0), HVC);
-	/* The line is still up. */
+	/* The timer's line is still high. */
 	EXPECT_EXIT(test, f, start_and_run(f, guest_hvc, 0, 0), HVC);
 }
 
@@ -857,7 +857,7 @@ static void timeout(struct kunit *test)
 		KUNIT_EXPECT_GE(test, after - before, SHORT);
 		KUNIT_EXPECT_LT(test, after - before, LONG);
 	}
-	/* The shortest, and one that does not fit into ktime_t. */
+	/* The shortest timeout, and one that does not fit into ktime_t. */
 	EXPECT_EXIT(test, f, run(f, 1), TIMEOUT);
 	EXPECT_EXIT(test, f, start(f, guest_hvc, 0, 0) ?: run(f, U64_MAX), HVC);
 	/* A timeout that comes late does not end the next run. */
@@ -887,7 +887,7 @@ static int runner_fn(void *data)
 	return 0;
 }
 
-/* Returns when the guest counts. */
+/* Returns once the guest counts. */
 static int runner_start(struct runner *r, struct fixture *f, u64 timeout, int cpu)
 {
 	u64 *count = f->data;
@@ -916,7 +916,7 @@ static bool runner_stop(struct runner *r)
 
 	send_sig(SIGKILL, r->task, 1);
 	done = wait_for_completion_timeout(&r->done, LONG / NSEC_PER_SEC * HZ / 2);
-	/* At last its time is over.  Until then it uses the fixture. */
+	/* Wait, at most for the time limit: the runner uses the fixture. */
 	wait_for_completion(&r->done);
 	put_task_struct(r->task);
 	return done;
@@ -1017,7 +1017,7 @@ static void many_at_once(struct kunit *test)
 	}
 }
 
-/* --- what is left behind ------------------------------------------------------- */
+/* --- leaks --------------------------------------------------------------------- */
 
 static int debugfs_dirs(void)
 {
@@ -1059,7 +1059,7 @@ static void a_hundred(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, kvm_active_vms, active);
 }
 
-/* A reader of debugfs keeps the VM, not its memory. */
+/* A reader of debugfs keeps the VM, but not its memory. */
 static void debugfs_open_at_destroy(struct kunit *test)
 {
 	struct fixture *f = fixture(test);
@@ -1109,7 +1109,7 @@ static int run_in_task(struct kunit_suite *suite)
 static void runs_in_task(struct kunit *test)
 {
 	fixture(test);
-	/* Not a skip: KUnit would not run the case again, when a task starts the suite. */
+	/* Not a skip: KUnit would not run the case again when a task starts the suite. */
 	if (!in_task.ran)
 		return;
 	KUNIT_ASSERT_EQ(test, in_task.ret, 0);
@@ -1117,7 +1117,7 @@ static void runs_in_task(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, in_task.fp, KVM_INTERNAL_EXIT_FPSIMD);
 }
 
-/* The suite "spin" has its task run the guest for long, to be killed or frozen. */
+/* The task of suite "spin" runs the guest for long, to be killed or frozen. */
 static struct {
 	int nr;
 	int interrupted;
@@ -1197,7 +1197,7 @@ static struct kunit_suite internal_vm_suite = {
 #define ROUNDS	11
 #define BATCH	16
 
-/* Not at boot: userspace asks for them. */
+/* No figures at boot: userspace requests them. */
 static bool is_asked_for(struct kunit *test)
 {
 	fixture(test);
@@ -1252,7 +1252,7 @@ static void life(struct kunit *test)
 	say_figure(test, "internal_life_256", ns, 1, 1);
 }
 
-/* Map @nr ranges of @size bytes, one at the begin of each @step bytes. */
+/* Map @nr ranges of @size bytes, one at the start of each @step bytes. */
 static void map_figure(struct kunit *test, const char *name, phys_addr_t from, int nr, u64 size,
 		       u64 step)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Steal time: how long a vCPU that wanted to run has waited for a CPU, and whether
- * it waits now, in memory that the guest has registered with MSR_KVM_STEAL_TIME
+ * Steal time: how long a vCPU has waited for a CPU, and whether it waits now.  KVM
+ * writes both to memory that the guest has registered with MSR_KVM_STEAL_TIME
  * (Documentation/virt/kvm/x86/msr.rst).
  */
 #include <linux/kvm_host.h>
@@ -27,7 +27,7 @@ void kvm_steal_time_init(struct kvm_vcpu *vcpu)
 }
 
 /**
- * kvm_steal_time_reset - forget what the guest has registered
+ * kvm_steal_time_reset - drop the record that the guest has registered
  * @vcpu: vCPU that is reset or destroyed
  *
  * Context: may sleep.
@@ -44,7 +44,7 @@ void kvm_steal_time_reset(struct kvm_vcpu *vcpu)
  * @vcpu: loaded vCPU that has KVM_FEATURE_STEAL_TIME
  * @data: guest physical address of the record, and KVM_MSR_ENABLED
  *
- * The memory need not be there yet: a VMM may restore MSRs before memslots.
+ * The memory may still be absent: a VMM may restore MSRs before memslots.
  *
  * Context: may sleep; &kvm.srcu held.
  *
@@ -63,7 +63,7 @@ int kvm_steal_time_set_msr(struct kvm_vcpu *vcpu, u64 data)
 		return 0;
 	}
 
-	/* A restored record may say so, until KVM has written it. */
+	/* A restored record may have the flag set, until KVM writes the record. */
 	vcpu->arch.st.preempted = KVM_VCPU_PREEMPTED;
 
 	kvm_gpc_activate(&vcpu->arch.st.cache, data & KVM_STEAL_VALID_BITS,
@@ -74,19 +74,19 @@ int kvm_steal_time_set_msr(struct kvm_vcpu *vcpu, u64 data)
 
 /*
  * The record is inaccessible, and other vCPUs may see KVM_VCPU_PREEMPTED in it, though this
- * vCPU is about to run.  They then leave KVM_VCPU_FLUSH_TLB there in place of an IPI, and
- * nobody takes that away:
+ * vCPU is about to run.  They then set KVM_VCPU_FLUSH_TLB instead of sending an IPI, and
+ * nobody serves that request:
  *
  *   this vCPU, in the guest			another
  *
  *						sets FLUSH_TLB, sends no IPI
  *   uses a stale TLB entry
  *
- * That takes memory that is accessible to the guest and not to KVM.  So flush the TLB now,
- * for what has been left already, and try again after each VM-Exit, at the latest with the
- * next tick of the host.  Not before: the vCPU must get to run even if the memory never
- * returns.  If the lookup was interrupted the vCPU leaves KVM_RUN; have it try first thing
- * when it is back.
+ * That needs memory that is accessible to the guest and not to KVM.  So flush the TLB now,
+ * for requests already made.  Try again after each VM-Exit, at the latest with the next
+ * tick of the host, but not earlier: the vCPU must run even if the memory never returns.
+ * If a signal interrupted the lookup, the vCPU leaves KVM_RUN; try again at the start of
+ * the next KVM_RUN.
  */
 static bool steal_time_missed(struct kvm_vcpu *vcpu, long err)
 {
@@ -99,13 +99,13 @@ static bool steal_time_missed(struct kvm_vcpu *vcpu, long err)
 }
 
 /**
- * kvm_steal_time_update - tell a vCPU that is about to run what was stolen from it
+ * kvm_steal_time_update - report the stolen time to a vCPU that is about to run
  * @vcpu: loaded vCPU that has steal time enabled
  *
- * From here on the vCPU does not count as preempted.  While it did, others may have
- * asked for its TLB to be flushed instead of sending it an IPI: they set
- * KVM_VCPU_FLUSH_TLB in the flag that this takes away, with a compare-and-exchange,
- * so that a request is either seen here or not made.
+ * From here on the vCPU does not count as preempted.  Before, other vCPUs may have
+ * requested a flush of its TLB instead of sending an IPI: they set
+ * KVM_VCPU_FLUSH_TLB in the flag with a compare-and-exchange.  The exchange here
+ * clears the flag, so a request is either seen here or not made.
  *
  * Context: may sleep; &kvm.srcu held.
  *
@@ -131,7 +131,7 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 		WRITE_ONCE(st->preempted, 0);
 	vcpu->arch.st.preempted = 0;
 
-	/* Odd while the record is being written, whatever it was before. */
+	/* Odd while the record is being written, whatever the old version was. */
 	version = st->version;
 	version += 1 + (version & 1);
 	WRITE_ONCE(st->version, version);
@@ -150,15 +150,15 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 }
 
 /**
- * kvm_steal_time_set_preempted - tell the guest that a vCPU has lost its CPU
+ * kvm_steal_time_set_preempted - report to the guest that a vCPU has lost its CPU
  * @vcpu: vCPU that is being scheduled out
  *
- * Other vCPUs may then skip waiting for it, or sending it IPIs.  So only one that left
- * the guest on an instruction boundary, and that will not have KVM emulate anything
- * for it, is said to be preempted: vendor code knows.
+ * Other vCPUs may then skip waiting for the vCPU, or sending IPIs to it.  So report it
+ * as preempted only if it left the guest on an instruction boundary, and KVM will not
+ * emulate anything for it.  Vendor code sets at_instruction_boundary for that.
  *
- * Context: the scheduler's; &kvm.srcu held.  When the record cannot be had right away
- * the guest is not told.
+ * Context: the scheduler's; &kvm.srcu held.  If the record is not accessible at once,
+ * nothing is reported.
  */
 void kvm_steal_time_set_preempted(struct kvm_vcpu *vcpu)
 {

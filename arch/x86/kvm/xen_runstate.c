@@ -14,8 +14,8 @@
 /*
  * The record as Xen defines it (xen/include/public/vcpu.h): the state, 32 bits; the
  * time at which it was entered, 64 bits; and the times spent in each of the four
- * states.  A 64-bit guest aligns the times to 8 bytes, a 32-bit one to 4: that is
- * all the difference.  The guest may put it at any byte, so that any part of it may
+ * states.  A 64-bit guest aligns the times to 8 bytes, a 32-bit guest to 4; the rest
+ * is equal.  The guest may put the record at any byte, so any part of the record may
  * cross the end of a page, and the pages may lie in two memslots.
  */
 #define RUNSTATE_TIMES_32	offsetof(struct compat_vcpu_runstate_info, state_entry_time)
@@ -26,7 +26,7 @@ static_assert(RUNSTATE_TIMES_32 + RUNSTATE_TIMES_SIZE ==
 	      sizeof(struct compat_vcpu_runstate_info));
 static_assert(RUNSTATE_TIMES_64 + RUNSTATE_TIMES_SIZE == sizeof(struct vcpu_runstate_info));
 
-/* runstate_write() has one way for both. */
+/* runstate_write() has one code path for both layouts. */
 static_assert(!offsetof(struct compat_vcpu_runstate_info, state));
 static_assert(!offsetof(struct vcpu_runstate_info, state));
 static_assert(sizeof_field(struct compat_vcpu_runstate_info, state) == sizeof(u32));
@@ -40,10 +40,10 @@ static size_t runstate_times_offset(struct kvm_vcpu *vcpu)
 }
 
 /*
- * A guest that asked for it sees XEN_RUNSTATE_UPDATE in the entry time for as long
- * as the rest may be inconsistent.  The flag is the topmost bit, and is set first and
- * cleared last in the one byte that it is in: the other bytes of that word may lie
- * in another cache line, or page.  The padding is left as it is.
+ * If the guest asked for the flag, set XEN_RUNSTATE_UPDATE in the entry time for as
+ * long as the rest may be inconsistent.  The flag is the topmost bit.  Set it first and
+ * clear it last, by a write of its byte only: the other bytes of that word may lie in
+ * another cache line, or page.  Do not write the padding.
  */
 static void runstate_write(struct kvm_vcpu *vcpu, void *record, size_t times_offset)
 {
@@ -63,15 +63,15 @@ static void runstate_write(struct kvm_vcpu *vcpu, void *record, size_t times_off
 	memcpy(times + sizeof(u64), vx->runstate_times, sizeof(vx->runstate_times));
 
 	if (entry_time & XEN_RUNSTATE_UPDATE) {
-		smp_wmb();	/* ... and sees it go after all else */
+		smp_wmb();	/* ... and sees it cleared after all else */
 		WRITE_ONCE(*last_byte, vx->runstate_entry_time >> 56);
 	}
 }
 
 /*
- * The length to bind an address with.  A guest that switches to 64-bit mode has a
- * record that is 4 bytes longer, which may only then extend into the next page: leave
- * room for it where that takes no second page.
+ * The length to bind an address with.  The record of a guest that switches to 64-bit
+ * mode grows by 4 bytes, and only then may extend into the next page.  Include these
+ * bytes if they do not need a second page.
  */
 static size_t runstate_len(gpa_t gpa, size_t times_offset)
 {
@@ -112,7 +112,7 @@ static void runstate_write_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 		return;
 	}
 
-	/* Other vCPUs may spin on the flag, and an invalidation until the unlock. */
+	/* Other vCPUs may spin on the flag; an invalidation spins until the unlock. */
 	guard(irqsave)();
 	runstate_write(vcpu, record, times_offset);
 	kvm_gpc_unlock(gpc, size);
@@ -126,8 +126,8 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 
 /*
  * Account the time since the last change, and enter @state.  Sched-out does the same for a
- * vCPU in KVM_RUN, so disable preemption.  It leaves the times alone during other ioctls,
- * which need not.
+ * vCPU in KVM_RUN, so disable preemption.  During other ioctls sched-out does not change
+ * the times, so these need not disable preemption.
  */
 static inline void runstate_enter(struct kvm_vcpu *vcpu, int state)
 {
@@ -146,7 +146,7 @@ static inline void runstate_enter(struct kvm_vcpu *vcpu, int state)
 
 	/*
 	 * Waiting for a CPU is stolen time only for a vCPU that wanted to run.  The
-	 * scheduler has a clock of its own: no more is stolen than has passed.
+	 * scheduler uses another clock: cap the stolen time at the time that has passed.
 	 */
 	if (vx->current_runstate == RUNSTATE_running) {
 		u64 stolen = min(waited, delta);
@@ -176,17 +176,17 @@ void kvm_xen_runstate_set_running(struct kvm_vcpu *vcpu)
  * kvm_xen_runstate_set_preempted - a vCPU that wants to run loses its CPU
  * @vcpu: vCPU that is being scheduled out
  *
- * One that leaves for its VMM (hypercall, I/O) still counts as running, since the VMM
- * works on its behalf; it is up to the VMM to say that it blocks.
+ * A vCPU that exits to its VMM (hypercall, I/O) still counts as running, since the VMM
+ * works on behalf of the vCPU.  The VMM sets the state if the vCPU blocks.
  *
- * Context: the scheduler's; &kvm.srcu held.  When the guest's memory cannot be had
- * right away the guest is told at the next change.
+ * Context: the scheduler's; &kvm.srcu held.  If the guest's memory is not accessible at
+ * once, the next change of state updates the record.
  */
 void kvm_xen_runstate_set_preempted(struct kvm_vcpu *vcpu)
 {
 	runstate_enter(vcpu, RUNSTATE_runnable);
 
-	/* A vCPU that loses its CPU time and again could fill its dirty ring. */
+	/* A vCPU that loses its CPU again and again could fill its dirty ring. */
 	if (kvm_dirty_ring_has_room(vcpu))
 		runstate_update_guest(vcpu, false);
 }
@@ -208,7 +208,7 @@ static int runstate_set_addr(struct kvm_vcpu *vcpu, gpa_t gpa)
 	return r;
 }
 
-/* Do the times of the four states make up the whole, and is that not in the future? */
+/* Do the times of the four states add up to the entry time, and is it not in the future? */
 static bool runstate_times_valid(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_attr *data,
 				 u64 since)
 {
@@ -246,7 +246,7 @@ static int runstate_set_data(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_at
 	return 0;
 }
 
-/* Time that has passed since; and the state to be in, or -1 for the one that is. */
+/* Add the time that has passed; and enter the given state, or keep the state for -1. */
 static int runstate_adjust(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_attr *data)
 {
 	if (data->u.runstate.state > RUNSTATE_offline && data->u.runstate.state != (u64)-1)

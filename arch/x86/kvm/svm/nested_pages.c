@@ -3,8 +3,8 @@
  * L1's pages that KVM reads and writes on behalf of L1: vmcb12, and the operands of VMLOAD
  * and VMSAVE.
  *
- * Each vCPU keeps a few of them in guest-page caches.  An L1 whose VMLOAD and VMSAVE are
- * intercepted uses vmcb12 and its own save area in turn on each run of L2.  An L1 that runs
+ * Each vCPU keeps a few of these pages in guest-page caches.  An L1 whose VMLOAD and VMSAVE
+ * are intercepted uses vmcb12 and its save area in turn on each run of L2.  An L1 that runs
  * several L2 vCPUs on this vCPU uses several vmcb12 in turn.
  *
  * Only the thread that has loaded the vCPU looks for a cache and binds it.

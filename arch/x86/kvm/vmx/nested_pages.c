@@ -5,10 +5,10 @@
  *
  * Each has a cache for guest use, see virt/kvm/gpc_guest.c.  Nested VM-Enter looks the
  * pages up and writes their addresses into vmcs02.  When the host takes a page away,
- * KVM_REQ_GUEST_PAGES has vmx_get_guest_pages() do it again before L2 goes on.  Caches stay
- * bound when L2 exits to L1: the next nested VM-Enter mostly finds them open.
+ * KVM_REQ_GUEST_PAGES makes vmx_get_guest_pages() repeat that before L2 continues.  Caches
+ * stay bound when L2 exits to L1: the next nested VM-Enter usually finds them open.
  *
- * A page that cannot be had leads to
+ * A page that is inaccessible leads to
  *
  *			at nested VM-Enter		while L2 runs
  *   APIC-access	KVM_EXIT_INTERNAL_ERROR		KVM_EXIT_INTERNAL_ERROR
@@ -60,7 +60,7 @@ static int load_apic_access_page(struct kvm_vcpu *vcpu, struct vmcs12 *vmcs12)
 	return ret;
 }
 
-/* May hardware use the virtual-APIC page?  It need not even if there is a TPR shadow. */
+/* May hardware use the virtual-APIC page?  A TPR shadow alone does not imply that. */
 static bool uses_virtual_apic_page(struct vmcs12 *vmcs12)
 {
 	return !nested_cpu_has(vmcs12, CPU_BASED_CR8_LOAD_EXITING) ||
@@ -104,7 +104,7 @@ static int load_virtual_apic_page(struct kvm_vcpu *vcpu, struct vmcs12 *vmcs12)
 		 */
 		vmcs_write64(VIRTUAL_APIC_PAGE_ADDR, INVALID_GPA);
 	} else {
-		return ret;	/* L2 has run with a page, and goes on when there is one. */
+		return ret;	/* L2 has run with a page, and continues when the page is back. */
 	}
 	vmx->nested.no_virtual_apic_page = true;
 	return 0;
@@ -252,7 +252,7 @@ int nested_vmx_take_posted_interrupts(struct kvm_vcpu *vcpu)
 		kvm_gpc_unlock_clean(pi_gpc);
 	}
 
-	/* In this order: what is posted from here on sets it again. */
+	/* In this order: an interrupt posted from here on sets pi_pending again. */
 	vmx->nested.pi_pending = false;
 	if (pi_test_and_clear_on(pi_desc)) {
 		max_irr = pi_find_highest_vector(pi_desc);
