@@ -3,17 +3,27 @@
  * vCPUs of internal VMs: the caller gets the reason why a run ends, and KVM emulates
  * nothing but system registers.  Stage 1 stays off (HCR_EL2.DC).
  */
+#include <linux/acpi.h>
+#include <linux/bits.h>
 #include <linux/freezer.h>
 #include <linux/hrtimer.h>
 #include <linux/kvm_host.h>
 #include <linux/kvm_internal_vm.h>
 #include <linux/sched/signal.h>
 
+#include <asm/acpi.h>
 #include <asm/kvm_emulate.h>
 #include <asm/kvm_mmu.h>
-#include <asm/kvm_ras.h>
 
 #include "trace.h"
+
+/* EL1 does not trap FP/SIMD, SVE and SME: not its own, not that of EL0. */
+#define INTERNAL_CPACR	(CPACR_EL1_FPEN_EL1EN | CPACR_EL1_FPEN_EL0EN |	\
+			 CPACR_EL1_ZEN_EL1EN | CPACR_EL1_ZEN_EL0EN |	\
+			 CPACR_EL1_SMEN_EL1EN | CPACR_EL1_SMEN_EL0EN)
+
+/* Load/store type, of a data abort: not zero for 64 bytes at once (FEAT_LS64). */
+#define INTERNAL_ESR_LST	GENMASK(12, 11)
 
 /**
  * kvm_internal_vcpu_create - create a vCPU
@@ -50,7 +60,7 @@ struct kvm_vcpu *kvm_internal_vcpu_create(struct kvm *kvm, unsigned int id)
 	/* Stage 1 stays off; accesses without it are Write-Back. */
 	*vcpu_hcr(vcpu) |= HCR_DC;
 	/* FP, SVE and SME must trap to EL2, not to EL1. */
-	__vcpu_sys_reg(vcpu, CPACR_EL1) = CPACR_ELx_FPEN | CPACR_ELx_ZEN | CPACR_ELx_SMEN;
+	vcpu_write_sys_reg(vcpu, INTERNAL_CPACR, CPACR_EL1);
 
 	return vcpu;
 }
@@ -74,7 +84,7 @@ int kvm_internal_vcpu_set_regs(struct kvm_vcpu *vcpu, const struct kvm_internal_
 		return -EBUSY;
 
 	memcpy(vcpu_gp_regs(vcpu)->regs, regs->x, sizeof(regs->x));
-	__vcpu_sys_reg(vcpu, SP_EL1) = regs->sp;
+	vcpu_write_sys_reg(vcpu, regs->sp, SP_EL1);
 	*vcpu_pc(vcpu) = regs->pc;
 	*vcpu_cpsr(vcpu) = PSR_MODE_EL1h | PSR_D_BIT | PSR_A_BIT | PSR_I_BIT | PSR_F_BIT;
 	vcpu->mmio_needed = 0;
@@ -99,7 +109,7 @@ int kvm_internal_vcpu_get_regs(struct kvm_vcpu *vcpu, struct kvm_internal_regs *
 		return -EBUSY;
 
 	memcpy(regs->x, vcpu_gp_regs(vcpu)->regs, sizeof(regs->x));
-	regs->sp = __vcpu_sys_reg(vcpu, SP_EL1);
+	regs->sp = vcpu_read_sys_reg(vcpu, SP_EL1);
 	regs->pc = *vcpu_pc(vcpu);
 
 	mutex_unlock(&vcpu->mutex);
@@ -154,12 +164,13 @@ static int internal_abort(struct kvm_vcpu *vcpu, struct kvm_internal_exit *exit)
 	ipa |= kvm_vcpu_get_hfar(vcpu) & GENMASK(11, 0);
 
 	if (kvm_vcpu_abt_issea(vcpu)) {
-		kvm_handle_guest_sea(ipa, esr);
+		apei_claim_sea(NULL);
 		exit->fault.cause = KVM_INTERNAL_FAULT_EXTERNAL;
 	} else if (esr_fsc_is_permission_fault(esr)) {
 		exit->fault.cause = KVM_INTERNAL_FAULT_PERMISSION;
 	} else if (esr_fsc_is_translation_fault(esr)) {
-		if (!iabt && kvm_vcpu_dabt_isvalid(vcpu))
+		/* 64 bytes do not fit into the exit. */
+		if (!iabt && kvm_vcpu_dabt_isvalid(vcpu) && !(esr & INTERNAL_ESR_LST))
 			return internal_mmio(vcpu, ipa, exit);
 		exit->fault.cause = KVM_INTERNAL_FAULT_MISSING;
 	} else {
@@ -296,7 +307,6 @@ static bool internal_enter(struct kvm_vcpu *vcpu, int *exception)
 		return false;
 	}
 
-	kvm_arm_setup_debug(vcpu);
 	kvm_arch_vcpu_ctxflush_fp(vcpu);
 
 	trace_kvm_entry(*vcpu_pc(vcpu));
@@ -304,7 +314,6 @@ static bool internal_enter(struct kvm_vcpu *vcpu, int *exception)
 	*exception = kvm_arm_vcpu_enter_exit(vcpu);
 	vcpu->stat.exits++;
 
-	kvm_arm_clear_debug(vcpu);
 	/* With interrupts still off: the guest's timer must not race with this. */
 	kvm_timer_sync_user(vcpu);
 	kvm_arch_vcpu_ctxsync_fp(vcpu);
@@ -411,8 +420,8 @@ int kvm_internal_vcpu_run(struct kvm_vcpu *vcpu, u64 timeout_ns, struct kvm_inte
 		kvm_handle_mmio_return(vcpu);
 	}
 
-	hrtimer_init_on_stack(&timer.timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
-	timer.timer.function = internal_timeout;
+	hrtimer_setup_on_stack(&timer.timer, internal_timeout, CLOCK_MONOTONIC,
+			       HRTIMER_MODE_REL_HARD);
 
 	vcpu_load(vcpu);
 	hrtimer_start(&timer.timer, ns_to_ktime(min(timeout_ns, KTIME_MAX)),

@@ -16,6 +16,7 @@
 #include <linux/memory_hotplug.h>
 #include <linux/overflow.h>
 #include <linux/set_memory.h>
+#include <linux/string.h>
 
 #include <kunit/static_stub.h>
 
@@ -213,6 +214,7 @@ static int internal_map(struct kvm *kvm, phys_addr_t start, u64 size, unsigned i
  */
 int kvm_internal_vm_add_range(struct kvm *kvm, phys_addr_t start, u64 size, unsigned int flags)
 {
+	struct internal_range new = { .start = start, .last = start + size - 1 };
 	struct internal_range *range;
 	int ret;
 
@@ -225,11 +227,9 @@ int kvm_internal_vm_add_range(struct kvm *kvm, phys_addr_t start, u64 size, unsi
 	if (ret)
 		return ret;
 
-	range = kmalloc(sizeof(*range), GFP_KERNEL_ACCOUNT);
+	range = kmemdup(&new, sizeof(new), GFP_KERNEL_ACCOUNT);
 	if (!range)
 		return -ENOMEM;
-	range->start = start;
-	range->last = start + size - 1;
 
 	if (flags & KVM_INTERNAL_EXEC)
 		internal_sync_code(start, size);

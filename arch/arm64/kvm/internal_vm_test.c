@@ -22,6 +22,7 @@
 #include <asm/kvm_emulate.h>
 #include <asm/kvm_mmu.h>
 #include <asm/kvm_pgtable.h>
+#include <asm/sections.h>
 #include <asm/stage2_pgtable.h>
 #include <asm/virt.h>
 
@@ -454,7 +455,8 @@ static void leaves(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, leaf(kvm, pa, &pte), KVM_PGTABLE_LAST_LEVEL);
 		KUNIT_EXPECT_EQ(test, kvm_pte_to_phys(pte), pa);
 		KUNIT_EXPECT_EQ(test, (int)kvm_pgtable_stage2_pte_prot(pte), (int)prot);
-		KUNIT_EXPECT_EQ(test, memattr(pte), PAGE_S2_MEMATTR(NORMAL, fwb));
+		KUNIT_EXPECT_EQ(test, memattr(pte), PTE_S2_MEMATTR(fwb ? MT_S2_FWB_NORMAL :
+								   MT_S2_NORMAL));
 		KUNIT_EXPECT_EQ(test, kvm_internal_vm_remove_range(kvm, pa, PAGE_SIZE), 0);
 		KUNIT_EXPECT_EQ(test, leaf(kvm, pa, &pte), -1);
 	}
@@ -497,13 +499,19 @@ static void leaves(struct kunit *test)
 	}
 }
 
+/* RAM behind the kernel, whose data may not be in the linear map. */
+static phys_addr_t behind_kernel(u64 align)
+{
+	return ALIGN(max(memblock_start_of_DRAM(), __pa_symbol(_end)), align);
+}
+
 /* RAM for two of the largest blocks, whoever uses it: the guest only reads it. */
 static phys_addr_t two_chunks(struct kunit *test, u64 *chunk)
 {
 	phys_addr_t start;
 
 	*chunk = kvm_granule_size(KVM_PGTABLE_MIN_BLOCK_LEVEL);
-	start = ALIGN(memblock_start_of_DRAM(), *chunk);
+	start = behind_kernel(*chunk);
 	if (!memblock_is_region_memory(start, 2 * *chunk))
 		kunit_skip(test, "not enough RAM for two blocks of %llu MiB", *chunk / SZ_1M);
 	return start;
@@ -1234,7 +1242,7 @@ static void round_trip(struct kunit *test)
 
 static void life(struct kunit *test)
 {
-	phys_addr_t from = memblock_start_of_DRAM();
+	phys_addr_t from = behind_kernel(SZ_256M);
 	s64 ns[ROUNDS];
 
 	if (!is_asked_for(test))
