@@ -168,7 +168,7 @@ check_every_step_x86()
 check_steps_of_kernel()
 {
 	local src=$BUILD/check/$1/tree dir=$BUILD/check/$1/$1 commit samples
-	local symbols=$TOP/configs/$BASE_SERIES.series.$2
+	local symbols=$TOP/configs/series.$2
 	local -a args
 
 	rm -rf "$BUILD/check/$1"

@@ -189,7 +189,7 @@ fragments()
 {
 	local arch=${1##*.} f series
 
-	series=$BASE_SERIES.series.$arch
+	series=series.$arch
 	[[ ${2-} != base ]] || series=
 	for f in common "$BASE_SERIES" "$arch" "$BASE_SERIES.$arch" $series "${1%.*}" "${1%.*}.$arch"; do
 		[[ ! -f $TOP/configs/$f ]] || echo "$TOP/configs/$f"

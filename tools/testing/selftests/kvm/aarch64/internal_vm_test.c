@@ -18,6 +18,7 @@
 
 #include <linux/compiler.h>
 
+#include "gpc_compat.h"
 #include "kvm_util.h"
 #include "test_util.h"
 #include "ucall_common.h"
@@ -153,7 +154,7 @@ static pid_t start_beside(unsigned long *rounds)
 
 	TEST_ASSERT(child >= 0, "fork() failed");
 	if (!child) {
-		kvm_pin_this_task_to_pcpu(0);
+		gpc_pin_to_cpu(0);
 		vm_create_with_one_vcpu(&vcpu, fp_guest);
 		for (;;) {
 			vcpu_run(vcpu);
@@ -236,7 +237,7 @@ int main(void)
 	kill_task();
 	let_allocations_fail(true);
 	/* Share the CPU with the VM of userspace. */
-	kvm_pin_this_task_to_pcpu(0);
+	gpc_pin_to_cpu(0);
 	write_file(SUITE "run", "1");
 	let_allocations_fail(false);
 	stop_beside(child, rounds);
