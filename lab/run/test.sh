@@ -8,7 +8,7 @@ RESULTS=$BUILD/results
 # tests_list: the list of tests, without comments and those of other bases
 tests_list()
 {
-	sed 's/#.*//; /^[[:space:]]*$/d; /^!/d' "$TESTS_LIST" | of_this_base
+	sed 's/#.*//; /^[[:space:]]*$/d' "$TESTS_LIST" | of_this_base | sed '/^!/d'
 }
 
 # skips_on PLATFORM: "TEST REASON" of tests that cannot run there
@@ -17,7 +17,7 @@ skips_on()
 	local emulator=${ACCEL:-tcg}
 
 	! in_bochs "$1" || emulator=bochs
-	sed -En "s#^!($emulator|${VARIANT:-stock})/$1 ##p" "$TESTS_LIST"
+	of_this_base <"$TESTS_LIST" | sed -En "s#^!($emulator|${VARIANT:-stock})/$1 ##p"
 }
 
 # skipped_tests PLATFORM: those of skips_on that are asked for
@@ -45,10 +45,10 @@ tests_on()
 # bench_programs PLATFORM: what `make bench` runs there
 bench_programs()
 {
-	case $1/$BASE_SERIES in
-	svm/*) echo gpc_bench gpc_nested_bench ;;
-	nvhe/6.12) echo gpc_bench internal_vm_bench ;;
-	vhe/6.12) echo internal_vm_bench ;;
+	case $1 in
+	svm) echo gpc_bench gpc_nested_bench ;;
+	nvhe) echo gpc_bench internal_vm_bench ;;
+	vhe) echo internal_vm_bench ;;
 	*) echo gpc_bench ;;
 	esac | tr ' ' '\n'
 }
