@@ -250,13 +250,17 @@ cmdline()
 }
 
 # kunit_args: the suites to run at boot, which are those that userspace can start again.
-# They take a page out of the linear map, which so consists of pages.
+# They take a page out of the linear map, which so consists of pages: "full" of 6.12 is
+# "on" later.
 kunit_args()
 {
+	local rodata=on
+
+	[[ $BASE_SERIES != 6.12 ]] || rodata=full
 	if [[ ${ACCEL-} = icount ]]; then
 		echo "kunit.filter_glob=kvm_internal_bench"
 	else
-		echo "kunit.filter_glob=kvm_internal_vm* rodata=full"
+		echo "kunit.filter_glob=kvm_internal_vm* rodata=$rodata"
 	fi
 }
 
