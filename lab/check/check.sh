@@ -177,7 +177,8 @@ check_steps_of_kernel()
 	git -C "$src" config core.autocrlf false
 	# Without most of what is not compiled.
 	git -C "$src" sparse-checkout set --no-cone '/*' '!/Documentation/' '!/tools/testing/' \
-		'!/tools/perf/' '!/drivers/' '!/sound/' '!/net/' '!/fs/' '!/arch/*/' "/arch/$3/" 'Kconfig*'
+		'!/tools/perf/' '!/drivers/' '!/sound/' '!/net/' '!/fs/' '!/arch/*/' "/arch/$3/" \
+		/arch/x86/entry/syscalls/ 'Kconfig*'
 	git -C "$src" checkout -q
 	git -C "$src" fetch -q "$TREE" "$(series_commits "$TREE" | awk 'END { print $2 }')"
 	kernel_config "$src" "$dir" "$1" base
