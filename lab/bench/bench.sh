@@ -184,10 +184,9 @@ verb_bench()
 	"svm default tcg"|"svm stock tcg"|"nvhe default tcg"|"nvhe arm64 tcg"|"vhe default tcg"|"vhe arm64 tcg") ;;
 	*) die "make bench is for PLATFORM=svm, nvhe or vhe, with their default kernel and ACCEL=tcg: it compares with the base" ;;
 	esac
-	need build "${BENCH_ON/*vhe/arm64}" bench
-	base
 	[[ -n $(of_this_base <"$BENCH_LIST" | sed '/^#/d') ]] ||
 		die "make bench PLATFORM=$BENCH_ON has no figures of BASE=$BASE_SERIES"
+	need build "${BENCH_ON/*vhe/arm64}" bench
 	prepare "$BENCH_ON" ours
 	[[ $(bench_variant) = stock ]] || kernel "$(bench_variant)" base
 	step bench "boot $BENCH_ON with the base's KVM and ours, twice" bench_count
