@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# make bench: what the cache costs on the base and here. The stock kernel is booted
-# with Debian's modules and with ours on an emulator that counts instructions, each
-# twice: the figures must repeat exactly. On arm64, and where the base has no stock kernel,
-# it is two built kernels.
+# make bench: the cost of the cache, unpatched and patched. Boot the stock kernel with
+# Debian's modules and with ours on an emulator that counts instructions, each twice: the
+# figures must repeat exactly. On arm64, and where the base has no stock kernel, boot two
+# built kernels.
 
 BENCH_ON=${PLATFORM:-svm}
 BENCH_SUFFIX=.$BENCH_ON
@@ -53,14 +53,14 @@ bench_boot()
 		die "this emulator's clock does not count instructions"
 }
 
-# The kernel that it runs on
+# The kernel of the benchmark
 bench_variant()
 {
 	variant_of "$BENCH_ON"
 }
 
-# bench_list: the cases of this base. A built kernel has no debug information to tell
-# sizes by.
+# bench_list: the cases of this base. A built kernel has no debug information, so no
+# sizes.
 bench_list()
 {
 	of_this_base <"$BENCH_LIST" |
@@ -126,8 +126,8 @@ bench_plot()
 	END
 }
 
-# What figures are comparable for. QEMU's "max" CPU has other features in other
-# versions, and the kernel other code for them.
+# Figures are comparable for the same kernel and QEMU only. The features of QEMU's "max"
+# CPU differ between versions, and the kernel runs other code for them.
 bench_key()
 {
 	local kernel=${KREL-} qemu=qemu-system-x86_64
@@ -152,7 +152,7 @@ bench_recorded()
 	fi
 }
 
-# bench_record: ours becomes what is recorded; table and plot go into docs/figures.md
+# bench_record: record our figures; table and plot go into docs/figures.md
 bench_record()
 {
 	local key plot=""

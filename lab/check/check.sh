@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# make check: what a reviewer's tools say of the series and of the lab. Compilers
-# and sparse are compared with the base: nothing new may be said.
+# make check: run a reviewer's tools on the series and on the lab. Warnings of compilers
+# and sparse are compared with the base: there must be no new ones.
 
 CHECKS_FAILED=0
 
-# check TEXT command...: like step, but the next check runs all the same
+# check TEXT command...: like step, but a failure does not stop the next check
 check()
 {
 	local log text=$1 start=$SECONDS
@@ -30,7 +30,7 @@ overlay_in_kernel_form()
 	overlay_placed | grep -E '\.([chS]|rst|sh|bt)$'
 }
 
-# mails_without_overlay DIR: the mails, but for the cover letter, without the files that
+# mails_without_overlay DIR: the mails, except the cover letter, without the files that
 # checkpatch sees whole
 mails_without_overlay()
 {
@@ -62,11 +62,11 @@ check_checkpatch()
 		checkpatch+=("--codespellfile=$BUILD/check/words")
 	fi
 	cd "$TREE" || exit
-	# Debian's python has the modules that checkpatch's helpers want.
+	# Debian's python has the modules that checkpatch's helpers need.
 	export PATH=/usr/bin:$PATH
-	# Several at a time, for it reads its dictionary each time.
-	# A patch that adds files asks each time for MAINTAINERS. The base has no history in
-	# which a commit of a Fixes: tag could be found.
+	# Several at a time, since checkpatch reads its dictionary at each start.
+	# checkpatch asks for MAINTAINERS for each patch that adds files. The base has no
+	# history, so checkpatch cannot find the commit of a Fixes: tag.
 	mails_without_overlay "$BUILD/check/mails"
 	find "$BUILD/check/mails" -type f | sort |
 		xargs -P "$JOBS" -n 8 "${checkpatch[@]}" --ignore FILE_PATH_CHANGES,UNKNOWN_COMMIT_ID || rc=1
@@ -130,15 +130,15 @@ series_tree()
 	git -C "$TREE" rev-parse "$(series_commits "$TREE" | awk 'END { print $2 }')^{tree}"
 }
 
-# Each step of the series compiles, and with W=1 and sparse its end says nothing that
-# the base does not.
+# Each step of the series compiles, and the last step adds no warning of W=1 and sparse to
+# those of the base.
 check_every_step()
 {
 	local dir=$BUILD/check/steps src=$BUILD/check/src commit new
 	local -a args
 
 	mapfile -t args < <(modules_args "$src")
-	# Without debug information, which nobody reads here.
+	# Without debug information, which is not needed here.
 	args=("${args[@]/#KCFLAGS=/KCFLAGS=-g0 }" CONFIG_DEBUG_INFO_BTF_MODULES=
 		"CC=ccache $STOCK_CC" W=1)
 	sparse_clone "$dir"
@@ -156,8 +156,8 @@ check_every_step()
 	[[ -z $new ]] || { echo "new warnings:"; echo "$new"; return 1; }
 }
 
-# Each step that touches what KVM is made of compiles for that architecture: its objects,
-# and no more of a kernel.
+# Each step that touches KVM's sources compiles for that architecture: KVM's objects only,
+# not a whole kernel.
 check_every_step_arm64()
 {
 	check_steps_of_kernel arm64 arm64 arm64
@@ -191,7 +191,7 @@ check_steps_of_kernel()
 	for commit in $(git -C "$src" rev-list --reverse base..FETCH_HEAD -- "arch/$3" include virt samples); do
 		git -C "$src" checkout -q "$commit"
 		echo "== $(git -C "$src" log -1 --format=%s)"
-		# Those of the series' symbols that there are at this step.
+		# The symbols of the series that exist at this step.
 		if [[ -e $symbols ]]; then
 			cat "$symbols" >>"$dir/.config"
 			make "${args[@]}" olddefconfig
@@ -210,8 +210,8 @@ touched_sources()
 		grep -E '^(arch/x86/kvm|virt/kvm)/.*\.c$'
 }
 
-# warnings DIR OUT MAKE_ARG...: what W=1 and sparse say of the touched files, without the
-# line. The compiler cache has what W=1 says.
+# warnings DIR OUT MAKE_ARG...: warnings of W=1 and sparse for the touched files, without
+# line numbers. The compiler cache keeps those of W=1.
 warnings()
 {
 	local dir=$1 out=$2 f
@@ -229,8 +229,8 @@ warnings()
 	done | sed -E 's|^.*/([^/]*):[0-9]+:[0-9]+: |\1: |' | sort >"$out"
 }
 
-# Mails about any file of the series reach a list of KVM's, and no pattern that it adds
-# to MAINTAINERS is in vain.
+# Mails about any file of the series reach a KVM list, and each pattern that the series
+# adds to MAINTAINERS matches a file.
 check_maintainers()
 {
 	local f rc=0
@@ -247,16 +247,15 @@ check_maintainers()
 	return $rc
 }
 
-# HTML of virt/kvm in build/docs, as the tree's own `make htmldocs` makes it, but without
-# what that makes of other folders first. Always anew: what Sphinx has cached it does not
-# warn of again.
+# HTML of virt/kvm in build/docs, as `make htmldocs` of the tree makes it, but without other
+# folders. Always from scratch: Sphinx does not repeat warnings of cached files.
 check_docs()
 {
 	local name
 	local -a kernel_doc=()
 
 	rm -rf "$BUILD/docs"
-	# After 6.12 it is a part of Sphinx's extension.
+	# After 6.12, kernel-doc is a part of Sphinx's extension.
 	! grep -q kerneldoc_bin "$TREE/Documentation/conf.py" ||
 		kernel_doc=(-D "kerneldoc_bin=$TREE/scripts/kernel-doc")
 	# Debian's Sphinx is for Debian's python.
@@ -265,7 +264,7 @@ check_docs()
 		-D version="$BASE_SERIES" -D release="$BASE_VERSION" \
 		-D kerneldoc_srctree="$TREE" "${kernel_doc[@]}" \
 		-d "$BUILD/docs/.doctrees" "$TREE/Documentation/virt/kvm" "$BUILD/docs"
-	# kernel-doc leaves out a name that it does not find, and says nothing.
+	# kernel-doc silently leaves out a name that it does not find.
 	while read -r name; do
 		grep -q "id=\"c\.$name\"" "$BUILD/docs/pfncache.html" ||
 			die "pfncache.rst asks for kernel-doc of $name, which there is not"
@@ -282,7 +281,7 @@ verb_docs()
 	note "build/docs/index.html; the series' own pages are pfncache.html and locking.html"
 }
 
-# What is stated for all architectures is seen on x86, and not all of it on arm64.
+# lockdep sees all generic locks on x86, but only some of them on arm64.
 check_lockorder()
 {
 	if [[ -s $BUILD/lockdep/debug.x86_64 ]]; then

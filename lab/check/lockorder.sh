@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
-# lockorder.sh RST CHAINS...: does what lockdep saw contradict the order of locks that
-# a document states?
+# lockorder.sh RST CHAINS...: does lockdep's record contradict the lock order that a
+# document states?
 #
-# RST states it in the literal blocks that follow a comment "lockdep order", a chain a
-# line, the outermost lock first. Nothing follows from two lines together. "lockdep
-# order of ARCH" is for CHAINS of that architecture only:
+# RST states the order in the literal blocks that follow a comment "lockdep order": a chain
+# a line, the outermost lock first. Lines are not combined. "lockdep order of ARCH" is for
+# CHAINS of that architecture only:
 #
 #	.. lockdep order
 #
@@ -14,8 +14,8 @@
 #	  kvm->lock --> vcpu->mutex --> kvm->slots_lock
 #
 # CHAINS, a file NAME.ARCH, is from /proc/lockdep_chains: the locks held when the last of
-# a chain was taken. Its names are compared without '&', parentheses, version and
-# subclass. A lock that is stated and in no chain at all has been renamed, or misspelt.
+# a chain was taken. Names are compared without '&', parentheses, version and subclass. A
+# stated lock that is in no chain at all has been renamed, or is misspelt.
 set -euo pipefail
 
 [[ $# -ge 2 ]] || { echo "usage: ${0##*/} RST CHAINS..." >&2; exit 2; }

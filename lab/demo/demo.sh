@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# make demo: KVM with our modules runs a Linux guest on QEMU, bpftrace looks on.
-# lab/demo/host runs in the rig of lab/rig/rig.sh, lab/demo/init and clock.c in its guest,
-# lab/demo/nested.c in a guest of that guest.
+# make demo: a Linux guest and its nested guest run on our KVM modules under QEMU, while
+# bpftrace traces. lab/demo/host runs in the rig of lab/rig/rig.sh, lab/demo/init and
+# clock.c in its guest, lab/demo/nested.c in the nested guest.
 
-# demo_initramfs OUT: of the guest
+# demo_initramfs OUT: the guest's initramfs
 demo_initramfs()
 {
 	local t m
@@ -23,8 +23,8 @@ demo_initramfs()
 	rm -rf "$t"
 }
 
-# demo_nested DIR: kernel and initramfs of the guest's guest, which would decompress the
-# kernel's image for half a minute
+# demo_nested DIR: kernel and initramfs of the nested guest. The kernel is uncompressed: the
+# nested guest would decompress the image for half a minute.
 demo_nested()
 {
 	local t
@@ -48,9 +48,9 @@ verb_demo()
 	step demo-initramfs "make the guest's initramfs" demo_initramfs "$BUILD/root/demo.initrd"
 	step demo-nested "make the nested guest's kernel and initramfs" demo_nested "$BUILD/root/nested"
 	note "boot the host: Linux $KREL, this machine's root, our KVM"
-	# Two nodes, so that the VMM's memory can move from one to the other. It starts on
-	# node 0; what else runs is on node 1, for pages that had code are slow in TCG.
+	# Two nodes, so that the VMM's memory can move between them. It starts on node 0;
+	# everything else runs on node 1, since pages that held code are slow in TCG.
 	root_run "${BOOT_LIMIT:-600}" "$BUILD/root/demo" numa=fake=2 \
 		numactl --preferred=1 bash "$TOP/lab/demo/host" "$(modules_dir stock)" "$BUILD/root/demo.initrd" "$BUILD/root/nested" || rc=$?
-	[[ $rc -eq 0 ]] || die "the demo failed; all that was said is in $BUILD/root/demo"
+	[[ $rc -eq 0 ]] || die "the demo failed; its whole output is in $BUILD/root/demo"
 }

@@ -2,12 +2,12 @@
 /*
  * In the guest: keep VMs open while the tests run.
  *
- * The first VM and the last one patch a static branch in the scheduler, the first
- * and last vCPU without an APIC, or with one that is off, some more in KVM. QEMU's
- * multi-threaded TCG does not model cross-modifying code: every few hundred times
- * another CPU still runs the breakpoint that was there for a moment, and the
- * kernel dies of "Oops: int3" in __schedule(). With these VMs, made while there is
- * but one CPU, the branches stay as they are.
+ * The first VM and the last one patch a static branch in the scheduler. The first
+ * and last vCPU without an APIC, or with one that is off, patch some more in KVM.
+ * QEMU's multi-threaded TCG does not model cross-modifying code: every few hundred
+ * times another CPU still runs the temporary breakpoint, and the kernel dies of
+ * "Oops: int3" in __schedule(). These VMs are made while there is only one CPU, and
+ * keep the branches unchanged.
  */
 #include <fcntl.h>
 #include <linux/kvm.h>

@@ -12,8 +12,8 @@ plan()
 	echo "1..$1"
 }
 
-# t TEXT command...: passes if the command does; else what it said follows. The command
-# is the script's own function or a program, and its first error ends it.
+# t TEXT command...: passes if the command succeeds; else its output follows. The command
+# is a function of the script or a program, and its first error ends it.
 t()
 {
 	local text=$1 said rc=0 start=$SECONDS
@@ -44,7 +44,7 @@ check()
 	echo "${not}ok $TAP_N $1$how"
 }
 
-# done_: the status: all of the plan was done, and passed
+# done_: return success if all planned tests ran and passed
 done_()
 {
 	[[ $TAP_N -eq $TAP_PLAN ]] || echo "# planned $TAP_PLAN, did $TAP_N"
@@ -52,7 +52,7 @@ done_()
 	[[ $TAP_N -eq $TAP_PLAN && $TAP_FAILED -eq 0 ]]
 }
 
-# refuses WORD... -- command...: it fails, and says each WORD
+# refuses WORD... -- command...: the command fails, and prints each WORD
 refuses()
 {
 	local said w

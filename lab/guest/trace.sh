@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# In lab/rig/rig.sh's guest: run the bpftrace tools, read what they said, check it.
-# T is a folder for what they say: T/stacks.tool, T/latency.tool, T/watch.tool.
+# In lab/rig/rig.sh's guest: run the bpftrace tools, read and check their output.
+# T is a folder for the output: T/stacks.tool, T/latency.tool, T/watch.tool.
 
 # shellcheck source=lab/guest/tap.sh
 . "$LAB/guest/tap.sh"
 TOOLS=${LAB%/lab}/tools/kvm/gpc
 declare -A TOOL
 
-# trace_start: all three tools; they count when it returns
+# trace_start: start all three tools; they count when it returns
 trace_start()
 {
 	local t end=$((SECONDS + 180))
@@ -31,10 +31,10 @@ trace_start()
 	done
 }
 
-# trace_end: what they show at their end is there when it returns. bpftrace 0.17 takes a
-# signal for the end only while it waits for events, and misses one that comes as it
-# handles some. It is told again, but not soon: what comes while it shows its maps would
-# cut them short.
+# trace_end: end the tools; their final output is complete when it returns. bpftrace 0.17
+# ends by a signal only while it waits for events, and misses a signal that comes while it
+# handles events. Repeat the signal, but not soon: a signal that comes while bpftrace shows
+# its maps would cut them short.
 trace_end()
 {
 	local i
@@ -90,7 +90,7 @@ nearly()
 	echo "$1 > 0 && $1 <= $2 && $1 * 50 >= ($2 - 1) * 49"
 }
 
-# summary: what the tools said, a stack's first functions on a line
+# summary: the tools' output, with a stack's first functions on a line
 summary()
 {
 	local map

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# What must be installed on the host, by what is to be done with it.
+# Packages that the host needs, by the task that needs them.
 
 packages_for()
 {
@@ -33,7 +33,7 @@ have_package()
 	[[ -n $(apt-cache madison "$1" 2>/dev/null) ]]
 }
 
-# as_root command...: without root and sudo, say what to type and stop
+# as_root command...: without root and sudo, print the command to type and stop
 as_root()
 {
 	if [[ $EUID -eq 0 ]]; then
@@ -81,8 +81,8 @@ need()
 		apt-get -q install -y --no-install-recommends "${missing[@]}"
 }
 
-# Bochs is the one tool that not every machine can have: the vmx back end is
-# then skipped, loudly.
+# Bochs is the one tool that some machines cannot install. The lab then skips the
+# vmx back end, and says so.
 need_bochs()
 {
 	command -v bochs >/dev/null && return 0

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# What every part of the lab uses: places, messages, steps, the way out.
+# Common code of the lab's parts: paths, messages, steps, exit handling.
 
 TOP=$(cd "${BASH_SOURCE%/*}/../.." && pwd -P)
 BASE_SERIES=${BASE:-6.12}
@@ -12,7 +12,7 @@ PATCHES=$TOP/patches/$BASE_SERIES
 JOBS=${JOBS:-$(nproc)}
 export CCACHE_DIR=$CACHE/ccache CCACHE_BASEDIR=$TOP CCACHE_NOHASHDIR=1
 export CCACHE_COMPILERCHECK=content CCACHE_SLOPPINESS=time_macros
-# Who built it where and when must not make two builds differ.
+# Two builds must not differ by user, host or time.
 export KBUILD_BUILD_USER=kvm-gpc KBUILD_BUILD_HOST=lab
 export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970'
 export LC_ALL=C
@@ -29,9 +29,9 @@ note()
 	echo "$*"
 }
 
-# On every way out, ctrl-C at any point included, nothing of ours keeps running
-# and no temporary stays. Long work runs in the background and is waited for, so
-# that a signal is heard at once.
+# On every exit, including ctrl-C at any point, end all child processes and remove all
+# temporary files. Long work runs in the background and the shell waits for it, so that
+# the shell handles a signal at once.
 LAB_TMP=()
 
 cleanup()
@@ -58,7 +58,7 @@ descendants()
 	done
 }
 
-# end_children PID: TERM, time to leave in order, KILL (Bochs swallows TERM)
+# end_children PID: TERM, time to exit, KILL (Bochs ignores TERM)
 end_children()
 {
 	local pids i
@@ -76,7 +76,7 @@ end_children()
 	kill -KILL $pids 2>/dev/null || :
 }
 
-# A temporary that is removed on every way out.
+# A temporary file that is removed on every exit.
 # temp VAR PATH
 temp()
 {
@@ -95,7 +95,7 @@ with_lock()
 	"$@"
 }
 
-# lacks_space DIR GIB: what is wrong and how to mend it, or nothing
+# lacks_space DIR GIB: print the problem and its solution, or nothing
 lacks_space()
 {
 	local have
@@ -114,15 +114,15 @@ need_space()
 	[[ -z $why ]] || die "$why"
 }
 
-# of_this_base: of a list on standard input, the lines of all bases and of BASE. Behind
-# "BASE:" is what only that base has.
+# of_this_base: of a list on standard input, the lines of all bases and of BASE. A line
+# that begins with "BASE:" is for that base only.
 of_this_base()
 {
 	sed "s/^$BASE_SERIES://; /^[0-9.]*:/d"
 }
 
-# contained LOG command...: all it says goes into LOG, its exit status into LOG.rc, and its
-# temporaries go with it, however it ends. For `< <(contained ...)`: not `&`, since under a
+# contained LOG command...: write the command's output to LOG and its exit status to LOG.rc,
+# and always remove its temporary files. For `< <(contained ...)`: not `&`, since under a
 # condition bash would not stop it at the first error.
 contained()
 {
@@ -138,16 +138,16 @@ contained()
 	exit	# or bash would exec a program in its own place, without the trap
 }
 
-# contained_status LOG: once it has ended. What bash says of a child of this kind is lost
-# when another child ends at the same moment (-1, seen with 5.2).
+# contained_status LOG: the status, once the command has ended. Bash loses the status of such
+# a child when another child ends at the same moment (-1, seen with 5.2).
 contained_status()
 {
 	cat "$1.rc" 2>/dev/null || echo 1
 }
 
-# Say one line for a step, do it with all output in a log, add the time. While
-# it runs, count the lines of the log that STEP_COUNT matches, by default the objects
-# that kbuild reports; STEP_TOTAL is how many to expect.
+# Print one line for a step, run the step with all output in a log, add the time. While
+# the step runs, count the lines of the log that match STEP_COUNT, by default the objects
+# that kbuild reports; STEP_TOTAL is the expected number.
 # step NAME TEXT command...
 step()
 {
@@ -165,7 +165,7 @@ step()
 	printf '%3d s\n' $((SECONDS - start))
 }
 
-# progress PID TEXT START LOG [TOTAL]: until PID ends, say how far it is
+# progress PID TEXT START LOG [TOTAL]: show the progress until PID ends
 progress()
 {
 	local so_far next=30 count=${STEP_COUNT-'^  (CC|AS|HOSTCC|HYP[A-Z]*)\>'}
@@ -187,7 +187,7 @@ progress()
 	[[ ! -t 1 ]] || printf '\r%-58s' "$2"
 }
 
-# show_tail LOG: the errors of it, or else its end
+# show_tail LOG: the errors in the log, or else its end
 show_tail()
 {
 	{ grep -E '^error: |(: error:|: fatal error:| Error [0-9]|^E: )' "$1" || tail -n 15 "$1"; } |
@@ -195,13 +195,13 @@ show_tail()
 	echo "  whole log: $1"
 }
 
-# sha of whatever is piped in
+# SHA of standard input
 digest()
 {
 	sha256sum | cut -c1-16
 }
 
-# Make sure no half-written file is ever found under its final name.
+# Never leave a half-written file under its final name.
 # into FILE command...
 into()
 {

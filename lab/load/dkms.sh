@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2016
 # make dkms: a Debian package of the modules' sources, made by debhelper and dh-dkms.
 
-# The base's version and the date of the last commit: the same files, the same package.
+# The base's version and the date of the last commit: the same files give the same package.
 dkms_version()
 {
 	echo "${BASE_VERSION%%-*}+gpc$(date -u -d "$(series_date)" +%Y%m%d.%H%M%S)"
@@ -16,8 +16,8 @@ dkms_fill()
 		s|@DATE@|$(date -R -u -d "$(series_date)")|" "$@"
 }
 
-# The same call of kbuild as the lab's own, with the kernel that DKMS names. Software-
-# protected VMs are for the lab's tests: whoever installs the package gets Debian's KVM.
+# The same call of kbuild as the lab's, with the kernel that DKMS names. Software-protected
+# VMs are for the lab's tests: the package keeps Debian's configuration of KVM.
 dkms_makefile()
 {
 	local arg
@@ -40,7 +40,8 @@ dkms_pack()
 	src=$t/package/kvm-gpc-$(dkms_version)
 	mkdir -p "$src"
 	modules_sync "$src"
-	# DKMS installs no module of the version that the kernel's own has: none.
+	# DKMS installs no module whose version equals that of the kernel's module, which has
+	# none.
 	sed -i "/^MODULE_LICENSE(/a MODULE_VERSION(\"$(dkms_version)\");" \
 		"$src"/{virt/kvm/kvm_main.c,arch/x86/kvm/svm/svm.c,arch/x86/kvm/vmx/vmx.c}
 	dkms_makefile >"$src/Makefile"

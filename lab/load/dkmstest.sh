@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # dkmstest.sh DIR DEB KREL STOCK HEADERS_DEB...: DKMS installs the package DEB as it does
 # on a user's machine: first there are no headers, then they come with "a kernel update".
-# It is done on this machine, not in the lab's guest, where the compiler is too slow: in a
-# mount namespace, with this root under a tmpfs that takes what is written. That goes to
-# DIR/installed.tar, and with it the guest becomes the machine on which it was installed.
+# The test runs on this machine, since the compiler is too slow in the lab's guest. It uses a
+# mount namespace, with this root under a tmpfs that takes the writes. DIR/installed.tar gets
+# these files; with them the guest becomes the machine on which the package was installed.
 set -uo pipefail
 # shellcheck source=/dev/null
 . "${BASH_SOURCE%/*}/../guest/tap.sh"
@@ -50,7 +50,7 @@ install_package()
 	[[ ! -e $ours ]]
 }
 
-# kernel_comes RELEASE: what its headers' package does when it is installed
+# kernel_comes RELEASE: run the hook of its headers' package
 kernel_comes()
 {
 	mkdir -p "$root/lib/modules/$1"
@@ -58,7 +58,8 @@ kernel_comes()
 	in_root run-parts --report --exit-on-error --arg="$1" /etc/kernel/header_postinst.d
 }
 
-# A kernel that it is not for: the hook succeeds (apt would stop), nothing is built.
+# A kernel that the package is not for: the hook succeeds (else apt would stop), and nothing
+# is built.
 other_kernel()
 {
 	local rel=$1
@@ -69,7 +70,7 @@ other_kernel()
 	rm -r "$root/lib/modules/$rel"
 }
 
-# With the user's word for it DKMS begins to build, which is enough here.
+# If the user overrides that, DKMS begins to build, which is enough here.
 override()
 {
 	local rel=6.12.999+deb12-amd64
@@ -81,7 +82,7 @@ override()
 	rm -r "$root"/etc/dkms/kvm-gpc{-any,.conf} "$root/lib/modules/$rel"
 }
 
-# The image is there already, as far as modules go.
+# The modules of the image are already present.
 install_headers()
 {
 	cp "${headers[@]}" "$root/tmp/"

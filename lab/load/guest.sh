@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
 # For lab/rig/rig.sh's guest. `load`: make load and make unload as a user types them, but with
-# what make test-load has built, since it takes minutes in here to see that nothing is to be
-# done. `dkms`: the package, as dkmstest.sh has
-# installed it.
+# the build of make test-load: here make takes minutes to find that nothing has to be built.
+# `dkms`: the package, as installed by dkmstest.sh.
 set -uo pipefail
 # shellcheck source=/dev/null
 . "$LAB/guest/tap.sh"
@@ -36,7 +35,7 @@ debians()
 	[[ ! -e /sys/kernel/tracing/events/kvm/kvm_gpc_refresh ]]
 }
 
-# A parameter that modprobe was given, one that was set since.
+# A parameter from modprobe's command line, and one that was set later.
 debians_with_parameters()
 {
 	modprobe kvm-amd nested=0
@@ -67,7 +66,7 @@ hold()
 	[[ $ready = ready ]]
 }
 
-# A selftest that fails, where make load looks for it.
+# A failing selftest, where make load looks for it.
 load_that_fails()
 {
 	ln -s /bin/false "$BUILD/selftests.x86_64/install/kvm/fails"
@@ -107,7 +106,7 @@ known_key()
 	modinfo -F signer "$BUILD/stock/kvm.ko"
 }
 
-# All that make load and make unload wrote, but for the cache and the temporaries.
+# All files that make load and make unload wrote, except the cache and temporary files.
 written()
 {
 	local found

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# On the user's own machine: make load puts our KVM modules in the place of Debian's in
-# the running kernel, make unload takes them out. They are loaded from build/; the next
-# boot knows nothing of it. docs/load.md is for the user.
+# On the user's machine: make load replaces Debian's KVM modules by ours in the running
+# kernel, make unload restores Debian's. Our modules are loaded from build/; the next boot
+# does not load them. docs/load.md is for the user.
 #
-# All that is looked at is under SYSROOT, which the lab's tests set.
+# All files that are read are under SYSROOT, which the lab's tests set.
 
 SYS=${SYSROOT-}/sys
 PROC=${SYSROOT-}/proc
@@ -22,7 +22,7 @@ vendor()
 
 # --- refusals -------------------------------------------------------------
 
-# can_replace: this kernel has KVM modules that ours can stand for, and we may do it
+# can_replace: our modules can replace this kernel's, and we have the right to do so
 can_replace()
 {
 	local kernel version
@@ -48,7 +48,7 @@ running_version()
 	uname -v | sed -n 's/.* Debian \([^ ]*\).*/\1/p'
 }
 
-# build/ is for another kernel than the one that runs only if it has to be.
+# Set KVER to the running kernel, unless build/ is already for that kernel.
 for_running_kernel()
 {
 	local pick=
@@ -68,7 +68,7 @@ build_for_running_kernel()
 	selftests x86_64
 }
 
-# What has been built before, on another machine perhaps, is taken as it is.
+# Use an earlier build, perhaps of another machine, as it is.
 built_for_running_kernel()
 {
 	local dir kernel
@@ -82,7 +82,7 @@ built_for_running_kernel()
 		die "PREBUILT: $LOAD_TEST is not built"
 }
 
-# signature_wanted: why this kernel takes signed modules only; fails where it takes any
+# signature_wanted: why this kernel accepts signed modules only; fails if it accepts any
 signature_wanted()
 {
 	local lockdown=$SYS/kernel/security/lockdown
@@ -100,7 +100,7 @@ signature_wanted()
 	fi
 }
 
-# users: who has /dev/kvm or a VM open, or leans on kvm.ko
+# users: processes that have /dev/kvm or a VM open, and modules that use kvm.ko
 users()
 {
 	local m n
@@ -120,7 +120,7 @@ nobody_uses_kvm()
 	local who m
 
 	who=$(users)
-	# Someone whom /proc does not show, of another PID namespace say.
+	# A process that /proc does not show, for example of another PID namespace.
 	for m in kvm_amd kvm_intel; do
 		[[ $(cat "$SYS/module/$m/refcnt" 2>/dev/null || echo 0) = 0 ]] ||
 			who=${who:-"someone (/sys/module/$m/refcnt)"}
@@ -136,8 +136,8 @@ loaded()
 	[[ -e $SYS/module/$1 ]]
 }
 
-# uncompressed MODULE: on standard output, as insmod takes it (boot.sh has it from here:
-# what tests this file in a guest has no other part of the lab)
+# uncompressed MODULE: on standard output, for insmod. boot.sh uses it, too; it is here
+# because the guest that tests this file has no other part of the lab.
 uncompressed()
 {
 	case $1 in
@@ -147,7 +147,7 @@ uncompressed()
 	esac
 }
 
-# is_loaded FILE: is the module that is loaded by that name this very file?
+# is_loaded FILE: was the loaded module of that name loaded from this file?
 is_loaded()
 {
 	local m=${1##*/} t same=1
@@ -161,8 +161,8 @@ is_loaded()
 	return $same
 }
 
-# parameters MODULE: NAME=VALUE as they are now. What has a space in it is no value but
-# the module's own words ("not required"), which it would not take.
+# parameters MODULE: the present NAME=VALUE. A value with a space is a message of the module
+# ("not required"), which the module would not accept.
 parameters()
 {
 	local p v
@@ -173,7 +173,7 @@ parameters()
 	done
 }
 
-# out VENDOR: both modules out
+# out VENDOR: unload both modules
 out()
 {
 	local m
@@ -183,7 +183,7 @@ out()
 	done
 }
 
-# debians_in VENDOR: those that modprobe finds, with the parameters that were
+# debians_in VENDOR: load the modules that modprobe finds, with the old parameters
 debians_in()
 {
 	as_root modprobe kvm "${KVM_ARGS[@]}" && as_root modprobe "$1" "${VENDOR_ARGS[@]}"
@@ -206,7 +206,7 @@ same_parameters()
 	note "$new"
 }
 
-# ours_in DIR VENDOR: our modules in, and they work
+# ours_in DIR VENDOR: load our modules, and test them
 ours_in()
 {
 	local dir=$1 vendor=$2 m
@@ -222,8 +222,8 @@ ours_in()
 }
 LOAD_TEST=${LOAD_TEST:-gpc_clock_test}
 
-# accepted FILE: would the kernel take this module? It looks at the signature first, and
-# then finds that there is one of that name.
+# accepted FILE: would the kernel accept this module? The kernel checks the signature first,
+# and then finds that a module of that name exists.
 accepted()
 {
 	local said

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# make test-load: make load, make unload and the DKMS package in a VM that has this
-# machine's root, and never on this machine.
+# make test-load: make load, make unload and the DKMS package in a VM with this machine's
+# root, never on this machine.
 
 LOADTEST=$BUILD/load
 
@@ -22,14 +22,14 @@ dkms_test()
 		"$KREL" "$STOCK" $(dkms_headers)
 }
 
-# loadtest_boot WHAT: the guest's own words are KTAP
+# loadtest_boot WHAT: the guest's output is KTAP
 loadtest_boot()
 {
 	root_run 1800 "$BUILD/results/load/$1" "" "$TOP/lab/load/guest.sh" "$1"
 }
 
-# A machine with Secure Boot on, whose firmware trusts the key of a test of Debian's, public
-# with its private half: for the guest, it is the key that a user has enrolled.
+# A machine with Secure Boot on, whose firmware trusts the key of a Debian test, which is
+# public with its private half. For the guest, it is the key that a user has enrolled.
 secure_boot()
 {
 	local dir=$LOADTEST/uefi of=/usr/share/ovmf/PkKek-1-snakeoil

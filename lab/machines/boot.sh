@@ -17,7 +17,7 @@ busybox_for()
 	echo "$t"
 }
 
-# The host's dpkg knows nothing of arm64, and need not.
+# The host's dpkg need not support arm64.
 busybox_arm64()
 {
 	local t apt
@@ -44,8 +44,8 @@ libdirs()
 	esac
 }
 
-# needed BINARY...: the interpreter and the shared objects that they ask for;
-# pthread_cancel() loads libgcc_s by itself
+# needed BINARY...: the interpreter and the shared objects that the binaries need;
+# pthread_cancel() loads libgcc_s itself
 needed()
 {
 	readelf -d -l "$@" 2>/dev/null |
@@ -60,7 +60,7 @@ pack()
 	find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --reproducible --quiet | gzip -1 -n
 }
 
-# initramfs_key ARCH: what its initramfs is made of
+# initramfs_key ARCH: digest of the inputs of its initramfs
 initramfs_key()
 {
 	local -a tests
@@ -118,7 +118,7 @@ modules_for()
 {
 	# For the share that boot() adds.
 	[[ $1 != svm || ${ACCEL-} = icount ]] || printf '%s\n' netfs 9pnet 9pnet_virtio 9p
-	# loop is there to swap to; brd would not do: it swaps without a swap cache
+	# loop is for swap; brd does not work: it swaps without a swap cache
 	of_machine "$1" MODULES | tr ' ' '\n'
 	echo loop
 }
@@ -133,8 +133,8 @@ stock_module()
 	uncompressed "$f" >"$3"
 }
 
-# kcsan_scope DIR: the functions of the kernel built there between which a race is
-# reported: KVM's, and those of the trees that it keeps
+# kcsan_scope DIR: the functions of the kernel built there whose races are reported: those
+# of KVM, and those of its trees
 kcsan_scope()
 {
 	nm --defined-only "$1"/arch/*/kvm/built-in.a "$1"/lib/{rbtree,interval_tree}.o |
@@ -201,8 +201,8 @@ check_accel()
 	fi
 }
 
-# machine PLATFORM: the emulator's command line but for kernel, initrd, channels. With
-# icount an instruction is a nanosecond, and nothing but the guest makes a boot differ.
+# machine PLATFORM: the emulator's command line without kernel, initrd, channels. With
+# icount an instruction is a nanosecond, and two boots differ only if the guest does.
 machine()
 {
 	local cpu
@@ -221,7 +221,7 @@ in_bochs()
 	[[ $(of_machine "$1" EMULATOR) = bochs && ${ACCEL:-tcg} = tcg ]]
 }
 
-# tsc_early: tell the guest what its TSC's frequency is; see tsckhz.c
+# tsc_early: pass the TSC's frequency to the guest; see tsckhz.c
 tsc_early()
 {
 	[[ ${ACCEL:-tcg} = tcg && $(uname -m) = x86_64 ]] || return 0
@@ -229,17 +229,17 @@ tsc_early()
 	echo " tsc_early_khz=$("$BUILD/tsckhz")"
 }
 
-# cmdline PLATFORM [base]: on x86 the guest's kernel leaves some of the RAM alone,
-# for tests of memory without a struct page. The end of its own share lies within
-# one of the sections that struct pages are made for; not so on the base, which
-# dies of the struct pages behind that end.
+# cmdline PLATFORM [base]: on x86 the guest's kernel does not use some of the RAM, for
+# tests of memory without a struct page. Its RAM ends within a memory section, so there
+# are struct pages behind that end. On the base it ends at a section's end: unpatched 6.12
+# would oops.
 cmdline()
 {
 	local common="panic=-1 oops=panic loglevel=5" mem=1856M
 
 	[[ ${2-} != base ]] || mem=1920M
 	[[ ${ACCEL-} != icount ]] || common+=" nokaslr norandmaps randomize_kstack_offset=off"
-	# Debian's kernels could poison free pages, too; it is the debug kernel that does.
+	# Only the debug kernel poisons free pages, though Debian's kernels could.
 	[[ ${VARIANT-} != debug ]] || common+=" page_poison=1"
 	case $1 in
 	svm) common+=" mem=$mem$(tsc_early)" ;;
@@ -249,9 +249,9 @@ cmdline()
 	echo "console=$(of_machine "$1" CONSOLE) $common $(of_machine "$1" CMDLINE)"
 }
 
-# kunit_args: the suites to run at boot, which are those that userspace can start again.
-# They take a page out of the linear map, which so consists of pages: "full" of 6.12 is
-# "on" later.
+# kunit_args: the suites to run at boot; userspace can only start these again. They take a
+# page out of the linear map, so the linear map must consist of pages: 6.12 calls that
+# "full", later kernels "on".
 kunit_args()
 {
 	local rodata=on
@@ -290,7 +290,7 @@ boot()
 		-append "$(cmdline "$platform" "$whose")"
 		-chardev "file,id=con,path=$dir/console" -serial chardev:con
 		-chardev "file,id=out,path=$dir/ktap")
-	# A folder to write to; make bench can do without the device.
+	# A folder to write to; make bench does not need the device.
 	if [[ $platform = svm && ${ACCEL-} != icount ]]; then
 		mkdir -p "$dir/share"
 		qemu+=(-virtfs "local,path=$dir/share,security_model=none,mount_tag=share")
@@ -332,8 +332,8 @@ boot_limited()
 	limited "$limit" "$4" boot "$@"
 }
 
-# limited LIMIT DIR command...: an emulator, for at most LIMIT seconds. Where that
-# ends it, DIR/console says so.
+# limited LIMIT DIR command...: run an emulator for at most LIMIT seconds. If the limit
+# ends the emulator, DIR/console says so.
 limited()
 {
 	local limit=$1 dir=$2 child start=$SECONDS

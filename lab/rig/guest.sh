@@ -14,8 +14,8 @@ load_kvm()
 	fi
 }
 
-# hold_kvm: VMs that stay, and with them the second CPU; let_kvm_go undoes it. Why it
-# goes in this order: holdvm.c.
+# hold_kvm: keep VMs open, then start the second CPU; let_kvm_go undoes that. holdvm.c has
+# the reason for the order.
 hold_kvm()
 {
 	local held

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# The stock kernel under QEMU (SVM) with this machine's root as its own: over 9p, read
-# only, a tmpfs on top that takes what is written. What is installed here can be run
-# there: a VMM, bpftrace, dpkg. lab/rig/init is what the kernel starts.
+# The stock kernel under QEMU (SVM) with this machine's root as its root: over 9p, read
+# only, with a tmpfs on top that takes the writes. Programs installed here run there: a
+# VMM, bpftrace, dpkg. The kernel starts lab/rig/init.
 #
-# The script that runs in it has LAB, BUILD, KREL and STOCK in its environment, the stock
-# kernel's modules as /lib/modules/$KREL, its headers in /usr/src, and lab/rig/guest.sh
-# to load KVM by.
+# The script that runs in the guest has LAB, BUILD, KREL and STOCK in its environment, the
+# stock kernel's modules in /lib/modules/$KREL, its headers in /usr/src, and
+# lab/rig/guest.sh to load KVM.
 
 ROOT_MEMORY=${ROOT_MEMORY:-4G}
 ROOT_MODULES="9p 9pnet_virtio overlay"
@@ -14,8 +14,8 @@ ROOT_OWN="tmp run var/tmp dev/shm"	# of the guest's own, empty
 ROOT_KERNEL=	# another image than the stock kernel's
 ROOT_QEMU=()	# more arguments
 
-# root_hidden: what is needed in the guest and lies in a folder that the guest has of its
-# own. lab/rig/init shows it there.
+# root_hidden: paths that the guest needs and that a folder of the guest hides. lab/rig/init
+# mounts them there.
 root_hidden()
 {
 	local own d
@@ -33,7 +33,7 @@ root_initramfs()
 	local dir=$1 t m
 	shift
 
-	# Debian does it when it installs a kernel.
+	# Debian runs depmod when it installs a kernel.
 	[[ -e $STOCK/lib/modules/$KREL/modules.dep ]] || depmod -b "$STOCK" "$KREL"
 	temp t "$dir/initrd.d"
 	mkdir -p "$t"/{bin,lab}
@@ -60,8 +60,8 @@ root_qemu()
 
 	# shellcheck disable=SC2207
 	qemu=($(machine svm) -m "$ROOT_MEMORY")
-	# TCG stores byte by byte what is one instruction, and each time looks at all it has
-	# translated of the page: a page that had code takes seconds to clear.
+	# TCG executes a string store byte by byte, and for each byte checks all its
+	# translations of the page: clearing a page that held code takes seconds.
 	[[ ${ACCEL:-tcg} = kvm ]] || qemu+=(-cpu "max,-erms,-fsrm")
 	qemu+=("${ROOT_QEMU[@]}")
 	exec "${qemu[@]}" -nodefaults -display none -no-reboot \
@@ -72,7 +72,7 @@ root_qemu()
 		</dev/null >"$dir/emulator" 2>&1
 }
 
-# root_prepare: what a boot needs, but for KVM
+# root_prepare: make everything that a boot needs, except KVM
 root_prepare()
 {
 	check_accel svm
@@ -82,9 +82,9 @@ root_prepare()
 	holdvm >/dev/null
 }
 
-# root_run LIMIT DIR CMDLINE SCRIPT [ARG...]: boot, run SCRIPT there as root, show what it
-# says as it says it (DIR/out keeps that). CMDLINE is added to the kernel's. The status is
-# SCRIPT's, or 1 where the kernel complained or LIMIT seconds were not enough.
+# root_run LIMIT DIR CMDLINE SCRIPT [ARG...]: boot, run SCRIPT there as root, show its output
+# as it comes (DIR/out keeps it). CMDLINE is added to the kernel's. The status is SCRIPT's,
+# or 1 if the kernel complained or LIMIT seconds were not enough.
 root_run()
 {
 	local limit=$1 dir=$2 cmdline=$3 child said rc

@@ -8,7 +8,7 @@ root=$1 cache=$2 dir=$3 verb=$4
 repo=$root/root/kvm-gpc
 
 mount --make-rprivate /
-# Programs in the root change the propagation of "/", so it must be a mount.
+# Programs in the root change the propagation of "/", so the root must be a mount.
 mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # make test-debian: a fresh root of a Debian release, a clone of the repository in it,
-# and the verbs that a newcomer types. The root's caches stay outside of it.
+# and the verbs that a new user types. The root's caches stay outside of it.
 #
-# lab/run/debian.root.sh runs in mount and PID namespaces of its own: its mounts and its
+# lab/run/debian.root.sh runs in separate mount and PID namespaces: its mounts and its
 # processes end with it.
 
 debian_host()
@@ -24,7 +24,7 @@ debian_sources()
 			}' | sort -u
 }
 
-# debian_apt: this machine's settings of downloads, a proxy for example
+# debian_apt: this machine's download settings, a proxy for example
 debian_apt()
 {
 	apt-config dump | grep '^Acquire::' | grep -v IndexTargets
@@ -50,8 +50,8 @@ debian_root()
 	debian_apt >"$3/apt.conf"
 	debian_sources "$suite" >"$3/sources"
 	cat "$3/sources"
-	# mmdebstrap's mounts end with it, so that the root can be removed on every way out.
-	# The first hook gives the packages of the last time, the last one keeps those of this.
+	# mmdebstrap's mounts end with it, so that the root can be removed on every exit. The
+	# first hook provides the packages of earlier runs, the last one keeps the new ones.
 	unshare --mount --pid --fork --kill-child --mount-proc \
 		mmdebstrap --variant=minbase --include=git,make,ca-certificates --mode=root \
 		--aptopt="$3/apt.conf" --skip=download/empty,essential/unlink,cleanup/apt/cache \
@@ -61,7 +61,7 @@ debian_root()
 	git clone -q "$TOP" "$root/root/kvm-gpc"
 }
 
-# debian_sum VERB LOG RC: its closing line, or one for the verb itself
+# debian_sum VERB LOG RC: the closing line of the log, or one for the verb itself
 debian_sum()
 {
 	{ grep -aE '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$2" || :; } | tail -n 1 |

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""report.py BUILD SUBTITLE: one HTML page, that needs nothing else, of what the last runs
-left in BUILD. SUBTITLE says of what."""
+"""report.py BUILD SUBTITLE: one self-contained HTML page of the last runs' results in BUILD.
+SUBTITLE names what was tested."""
 import collections
 import datetime
 import html
@@ -120,7 +120,7 @@ def bench(folder, title):
         return
     rows = []
     for line in results.lines_of(path):
-        # Below the table is what is wrong, in words.
+        # Explanations of failures follow the table.
         if m := re.match(r"(.*?) +([\d,a-z-]+) +([\d,a-z-]+) +([\d.]+|1/\d+|-|ratio)(  <-)?$", line):
             rows.append([cell(html.escape(m[1]), "fail" if m[5] else ""),
                          *(cell(m[i], "n") for i in (2, 3, 4))])

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# make report: one HTML page of what the last runs said.
+# make report: one HTML page with the results of the last runs.
 
 # The last result of each test on each back end and kernel: MATRIX/BACKEND.KERNEL
 MATRIX=$BUILD/matrix
 
-# matrix_keep RESULTS BACKEND KERNEL: the run's results in place of those tests' last
+# matrix_keep RESULTS BACKEND KERNEL: replace the last results of these tests
 matrix_keep()
 {
 	mkdir -p "$MATRIX"

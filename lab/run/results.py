@@ -24,7 +24,7 @@ import sys
 
 Result = collections.namedtuple("Result", "backend test status why")
 
-# What a line of the console that tells of a fault of the kernel has in it.
+# Patterns of console lines that report a fault of the kernel.
 SPLAT = re.compile("|".join((
     "WARNING: ", "BUG: ", "BUG at ", r"BUG [a-zA-Z0-9_-]+ \(", "Oops", "Kernel panic",
     "general protection fault", "Unable to handle kernel", "Internal error: ",
@@ -41,8 +41,8 @@ SPLAT = re.compile("|".join((
 
 
 def lines_of(path):
-    """The lines of a file, or of standard input for "-"; a serial line's ends and what is
-    no UTF-8 do no harm."""
+    """The lines of a file, or of standard input for "-". Line ends of a serial line and
+    invalid UTF-8 are accepted."""
     with open(0 if path == "-" else path, encoding="utf-8", errors="replace", newline="\n") as f:
         return [line.rstrip("\n").replace("\r", "") for line in f]
 
@@ -59,7 +59,7 @@ def write(results):
 # --- The console -----------------------------------------------------------------------
 
 def bare(line):
-    """A line of the console without what changes from run to run or build to build: stamp,
+    """A line of the console without the parts that differ between runs or builds: stamp,
     CPU, PID, offsets in functions."""
     line = re.sub(r"^(<\d+>)?\[ *\d+\.\d+\](\[ *[TC]\d+\])? *", "", line)
     line = re.sub(r"CPU: \d+ PID: \d+ ", "", line)
@@ -79,7 +79,7 @@ def splats(platform, console, allow):
 # --- KTAP ------------------------------------------------------------------------------
 
 class Run:
-    """Reads what kselftest's runner says of one test after the other."""
+    """Reads the output of kselftest's runner, one test after the other."""
 
     def __init__(self, backend):
         self.backend = backend
@@ -156,8 +156,8 @@ class Run:
 
 
 def ktap(backend, path, *expected):
-    """A test that reports cases is shown by its cases. One that is missing, or fails without
-    a case that failed, is a failure of its own."""
+    """Show a test that reports cases by its cases. A test that is missing, or fails without
+    a failed case, counts as one failure."""
     run = Run(backend)
     for line in lines_of(path):
         run.line(line)
@@ -196,7 +196,7 @@ def columns(head, rows, width):
 
 
 def table(base=None):
-    """Tests by back ends, reasons, the closing line. What passed of the lab's own tests is a
+    """Tests by back ends, reasons, the closing line. The lab's own tests that passed are one
     line a file."""
     results, lab, count = [], collections.Counter(), collections.Counter()
     for r in results_of("-"):
@@ -287,7 +287,7 @@ def figures_of(path):
 
 
 def bench(cases, base, ours, recorded=None):
-    """What is wrong is marked beside the case, and said below."""
+    """Mark each failure beside its case, and explain it below the table."""
     base, ours = figures_of(base), figures_of(ours)
     recorded = figures_of(recorded) if recorded else None
     cases = [line.split(None, 2) for line in lines_of(cases) if not line.startswith("#")]

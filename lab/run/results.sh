@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# What a run said. results.py reads it: see there.
+# Results of a run. results.py reads them: see there.
 
 results() { "$TOP/lab/run/results.py" "$@"; }
 
@@ -13,7 +13,7 @@ ktap() { results ktap "$@"; }
 # table [BASE]: the results on standard input as a table, and the closing line
 table() { results table "$@"; }
 
-# lockdep_chains KTAP: what a kernel with lockdep has said of KVM's locks
+# lockdep_chains KTAP: the chains of KVM's locks, from a kernel with lockdep
 lockdep_chains()
 {
 	tr -d '\r' <"$1" | sed -n 's/^# lockdep: //p' | base64 -d | gzip -dc

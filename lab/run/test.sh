@@ -20,7 +20,7 @@ skips_on()
 	of_this_base <"$TESTS_LIST" | sed -En "s#^!($emulator|${VARIANT:-stock})/$1 ##p"
 }
 
-# skipped_tests PLATFORM: those of skips_on that are asked for
+# skipped_tests PLATFORM: the requested tests among those of skips_on
 skipped_tests()
 {
 	skips_on "$1" | while read -r t why; do
@@ -61,7 +61,7 @@ tests_of()
 	esac | awk '!seen[$0]++'
 }
 
-# check_input: what the user said to do is possible, before anything is done
+# check_input: check the user's request before doing anything
 check_input()
 {
 	local p t
@@ -96,13 +96,13 @@ job()
 	done
 }
 
-# can_boot PLATFORM: Bochs is the one emulator that not every machine can have
+# can_boot PLATFORM: Bochs is the one emulator that some machines cannot install
 can_boot()
 {
 	! in_bochs "$1" || need_bochs
 }
 
-# prepare PLATFORM ours|base: everything that a boot there needs, built
+# prepare PLATFORM ours|base: build everything that a boot there needs
 prepare()
 {
 	local platform=$1 whose=$2 arch variant
@@ -131,8 +131,8 @@ prepare()
 }
 declare -A SELFTESTS_BUILT=()
 
-# limits of a boot, in seconds: a test, and the whole. Bochs is slow, and so is a
-# kernel that checks what it does.
+# limits of a boot, in seconds: a test, and the whole. Bochs is slow, and so is a kernel
+# with checkers.
 test_limit() { echo "${TEST_LIMIT:-$(limit "$1" 600 900 300)}"; }
 boot_limit() { echo "${BOOT_LIMIT:-$(limit "$1" 1500 3600 900)}"; }
 
@@ -172,7 +172,7 @@ run_on()
 		splats "$platform" "$dir/console" | awk -v p="$platform" \
 			'NR == 1 { printf "%s\tkernel splat\tfail\t%s\n", p, $0 }'
 	} >"$dir/results.tmp"
-	# What only some tests show of locks is not worth keeping.
+	# Keep the lock chains only if all tests ran.
 	if [[ $whose = ours && -z ${TESTS-} ]] && grep -q '^# lockdep: ' "$dir/ktap"; then
 		mkdir -p "$BUILD/lockdep"
 		into "$BUILD/lockdep/$variant" lockdep_chains "$dir/ktap" || :
@@ -182,7 +182,7 @@ run_on()
 	rm -rf "$dir/initrd" "$dir/iso.img" "$dir/share"
 }
 
-# show_failure PLATFORM WHOSE: the console's end there, and last, what failed and why
+# show_failure PLATFORM WHOSE: the end of the console, then the failures and their reasons
 show_failure()
 {
 	local dir=$RESULTS/$2/$1 s
@@ -199,7 +199,7 @@ show_failure()
 		$3 == "fail" { if (!n++) print head; print "  " $2 ": " $4 }' "$dir/results"
 }
 
-# stream FILE PID: the KTAP lines of FILE as they come, and what a failed assertion says,
+# stream FILE PID: the KTAP lines of FILE as they come, and messages of failed assertions,
 # until PID ends
 stream()
 {
@@ -233,9 +233,9 @@ verb_run()
 	fi
 }
 
-# start_in FOLDER command...: in the background. Results go to FOLDER of the results,
-# whose lock is held until the command ends. Its PID would not do to wait for: a build
-# forks so much that PIDs come round again.
+# start_in FOLDER command...: run in the background. Results go to FOLDER of the results,
+# whose lock is held until the command ends. Waiting for the PID does not work: a build
+# forks so much that PIDs are reused.
 start_in()
 {
 	local dir=$RESULTS/$1
@@ -249,8 +249,8 @@ start_in()
 	exec 8>&-
 }
 
-# wait_in FOLDER TEXT WHY LOG [TOTAL]: until that has ended; dies with WHY where it left
-# no results. LOG shows how far it is.
+# wait_in FOLDER TEXT WHY LOG [TOTAL]: wait until that command has ended; die with WHY if it
+# left no results. LOG shows its progress.
 wait_in()
 {
 	local dir=$RESULTS/$1 start=$SECONDS
@@ -263,7 +263,7 @@ wait_in()
 	printf '%3d s\n' $((SECONDS - start))
 }
 
-# The lab's own tests run beside all that test does.
+# The lab's own tests run in parallel with the rest of make test.
 lab_tests()
 {
 	bats --formatter tap "$TOP/lab/tests" >"$LOGS/bats.log" 2>&1 </dev/null 8>&- 9>&- || :
@@ -271,8 +271,8 @@ lab_tests()
 	results bats <"$LOGS/bats.log" >"$RESULTS/lab/results"
 }
 
-# Both cores are kept busy: Bochs has one CPU and takes longest, so it starts
-# first, and the arm64 kernel is built beside it.
+# Keep both cores busy: Bochs has one CPU and takes longest, so it starts first, and
+# the arm64 kernel is built in parallel.
 all_platforms()
 {
 	local whose=$1 p background=()
@@ -305,7 +305,7 @@ start_on()
 	start_in "$2/$1" run_on "$1" "$2" $(tests_on "$1")
 }
 
-# wait_on PLATFORM WHOSE: until it has ended
+# wait_on PLATFORM WHOSE: wait until it has ended
 wait_on()
 {
 	wait_in "$2/$1" "run the tests on $1" "the boot of $1 failed" "$RESULTS/$2/$1/ktap" \
@@ -324,7 +324,7 @@ vmx_first()
 	done
 }
 
-# platforms: those asked for that TESTS run on
+# platforms: the requested back ends that TESTS run on
 platforms()
 {
 	local p
@@ -372,7 +372,7 @@ verb_test()
 }
 
 # verb_test_variant VARIANT: the same tests on that kernel, on one back end of each
-# architecture. KVM wants a constant TSC on PREEMPT_RT: QEMU's CPUs have none, Bochs' has.
+# architecture. KVM needs a constant TSC on PREEMPT_RT: QEMU's CPUs have none, Bochs' has.
 verb_test_variant()
 {
 	VARIANT=$1
@@ -403,7 +403,7 @@ report()
 	fi
 }
 
-# Where the base's results are kept: by what they were made of.
+# The place of the base's results: named after their inputs.
 base_results()
 {
 	local key
@@ -426,7 +426,7 @@ verb_base_test()
 	else
 		all_platforms base
 		gather base >"$RESULTS/base/all"
-		# Kept is what was run to the end, and all of it.
+		# Keep only complete results.
 		if [[ -z ${TESTS-}${PLATFORM-} ]] &&
 		   ! grep -q $'\tboot\tfail\t' "$RESULTS/base/all"; then
 			mkdir -p "${file%/*}"

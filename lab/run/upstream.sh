@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # make test-upstream: every KVM selftest of the base, on the unpatched base and here,
-# side by side. What passes there must pass here.
+# side by side. A test that passes there must pass here.
 
 UPSTREAM=$BUILD/upstream
 
 # upstream_list ARCH...: in the form of lab/run/tests.list: the base's tests as kselftest
-# has them installed (but for the one that is a script and changes module parameters),
-# where each runs, and lab/known/upstream.list's short forms
+# installs them (except the one that is a script and changes module parameters), the back
+# ends of each, and the short forms of lab/known/upstream.list
 upstream_list()
 {
 	local arch platforms

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-only
-# The bpftrace tools, tested: lab/tools/guest.sh SELFTEST [MODULES], in lab/rig/rig.sh's
-# guest. With Debian's modules it is the tools named -kp that run. All three run at once,
-# beside a selftest whose every case is a process and a VM, and must agree.
+# Test the bpftrace tools: lab/tools/guest.sh SELFTEST [MODULES], in lab/rig/rig.sh's
+# guest. With Debian's modules, the tools named -kp run. All three run at once, during a
+# selftest whose every case is a process and a VM, and must agree.
 set -euo pipefail
 # shellcheck source=lab/rig/guest.sh
 . "$LAB/rig/guest.sh"
@@ -17,7 +17,7 @@ load_kvm "$MODULES"
 hold_kvm
 trace_start
 "$SELFTEST" >"$T/selftest" 2>&1 || :
-# What a VM leaves behind when it goes counts too.
+# Wait: the counts include the end of the last VM.
 sleep 2
 trace_end
 let_kvm_go

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# make test-tools: the bpftrace tools beside a selftest, with our KVM modules and with
-# Debian's, for which they have kprobes only.
+# make test-tools: the bpftrace tools during a selftest, with our KVM modules and with
+# Debian's, which have kprobes only.
 
 verb_test_tools()
 {
@@ -17,5 +17,5 @@ verb_test_tools()
 			bash "$TOP/lab/tools/guest.sh" "$selftest" \
 			"$([[ $whose = base ]] || modules_dir stock)" || rc=1
 	done
-	[[ $rc -eq 0 ]] || die "a tool's output is wrong; what they said is in $BUILD/root/tools.*"
+	[[ $rc -eq 0 ]] || die "a tool's output is wrong; the outputs are in $BUILD/root/tools.*"
 }

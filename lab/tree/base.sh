@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # The base: Debian's linux-source-6.12 and the stock kernel of the same version,
-# a tree of the user's own (KDIR), or the kernel.org tarball. For BASE=7.3, the source
-# from Debian's backports.
+# the user's tree (KDIR), or the kernel.org tarball. For BASE=7.3, the source from
+# Debian's backports.
 #
 # The source is kept as a bare git repository with one commit, the image, modules
-# and headers as Debian's packages unpacked into one folder; both in the cache and
-# both renamed into place only when whole.
+# and headers as Debian's packages unpacked into one folder. Both are in the cache, and
+# both are renamed into place only when complete.
 #
 # base() sets	BASE_KIND	debian, backports, kdir or tarball
 #		BASE_VERSION	what names the source
@@ -15,7 +15,7 @@
 #		STOCK		where its packages are unpacked
 #		STOCK_CC	the compiler it was built with
 
-# What other bases than Debian 12 and 13 have of their own is in the backports of this suite.
+# Bases newer than the releases' kernel are in the backports of this suite.
 BACKPORTS_OF=trixie
 
 KERNEL_ORG=${KERNEL_ORG:-https://cdn.kernel.org/pub/linux/kernel/v6.x}

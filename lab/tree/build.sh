@@ -6,7 +6,7 @@
 PLATFORMS_ALL="svm vmx vhe nvhe n1"
 MACHINES=$TOP/lab/machines
 
-# of_machine PLATFORM NAME: what its file in lab/machines says of it
+# of_machine PLATFORM NAME: the value of NAME in the machine's file in lab/machines
 of_machine()
 (
 	# shellcheck source=/dev/null
@@ -21,7 +21,7 @@ platform_arch()
 	of_machine "$1" ARCH
 }
 
-# variant_of PLATFORM: the kernel variant to boot there, as its folder's name
+# variant_of PLATFORM: the kernel variant to boot there, as the name of its folder
 variant_of()
 {
 	local arch v=${VARIANT-}
@@ -57,7 +57,7 @@ compiler()
 	esac
 }
 
-# How many objects make would compile now.
+# The number of objects that make would compile now.
 objects()
 {
 	make -n "$@" 2>/dev/null </dev/null |
@@ -66,7 +66,7 @@ objects()
 
 # --- modules against the stock kernel -------------------------------------
 
-# The headers that the series changes, and only they, come before Debian's.
+# Only the headers that the series changes come before Debian's.
 changed_headers()
 {
 	git -C "$TREE" diff --name-only --diff-filter=d base -- include arch/x86/include
@@ -87,12 +87,12 @@ modules_sync()
 	sed "s|\$(srctree)/arch/x86/kvm|\$(src)|; s|\$(srctree)/virt/kvm|\$(src)/../../../virt/kvm|" \
 		"$TREE/arch/x86/kvm/Makefile" | into_if_new "$dir/arch/x86/kvm/Makefile"
 	(cd "$TREE" && changed_headers | rsync -rL --checksum --files-from=- ./ "$dir/headers/")
-	# Those of another tree, or of a later step of the series, must not stay.
+	# Remove sources of another tree, or of a later step of the series.
 	(cd "$dir/headers" && find . -type f | sed 's|^\./||' |
 		{ grep -vxF -e "$(cd "$TREE" && changed_headers)" || :; } | xargs -r rm -f)
 }
 
-# Keep the old file, and its time, where nothing changed.
+# Keep the old file, and its time, if its contents do not change.
 into_if_new()
 {
 	cat >"$1.tmp"
@@ -112,19 +112,19 @@ modules_args()
 			headers/include/uapi include/trace; do
 		inc+=" -I$1/$f"
 	done
-	# Debian leaves software-protected VMs out: one line of code, without which
-	# guest_memfd cannot be tested. One argument a line.
+	# Debian leaves software-protected VMs out: guest_memfd cannot be tested without
+	# that one line of code. One argument a line.
 	printf '%s\n' -C "$STOCK_HEADERS" "M=$1/arch/x86/kvm" "NOSTDINC_FLAGS=$inc" \
 		KCFLAGS=-DCONFIG_KVM_SW_PROTECTED_VM=1 modules
 }
 
-# Another kernel than the default one has a folder of its own.
+# Each kernel other than the default has a separate folder.
 modules_dir()
 {
 	echo "$BUILD/$1${KVER:+-$KVER}"
 }
 
-# modules_key: what the modules are made of
+# modules_key: digest of the modules' inputs
 modules_key()
 {
 	(
@@ -247,8 +247,8 @@ kernel_image()
 	esac
 }
 
-# kernel_dir VARIANT [base]: where that kernel is built. The base's lies beside its tree
-# as ours beside ours: the compiler cache knows files by their relative paths.
+# kernel_dir VARIANT [base]: where that kernel is built. The base's kernel lies beside its
+# tree, as ours does: the compiler cache identifies files by their relative paths.
 kernel_dir()
 {
 	echo "$BUILD/${2:+pristine/}$1"
@@ -268,7 +268,7 @@ kernel()
 		tree
 	fi
 	mkdir -p "$dir"
-	# A symbol that the series adds is in no .config of before.
+	# An older .config lacks symbols that the series adds.
 	key=$({ fragments "$@" | xargs cat; cat "$src"/{virt/kvm,arch/*/kvm,samples}/Kconfig; } | digest)
 	if [[ ! -f $dir/.config || ! -f $dir/config-key || $(<"$dir/config-key") != "$key" ]]; then
 		step "config-$name" "configure kernel $name" \

@@ -13,7 +13,7 @@
 #	diff against the step before; none where the entry only adds files
 #
 # Commits are made with git's plumbing in a repository that has refs/heads/base,
-# without a work tree: quick, and nothing half-made is left when one fails.
+# without a work tree: that is quick, and a failure leaves nothing half-made.
 
 # All commits of a series bear the date of the repository's last one, so that
 # the same files give the same commits.
@@ -27,7 +27,7 @@ entries()
 	sed 's/[[:space:]]*#.*//; /^[[:space:]]*$/d' "$1/patches/$BASE_SERIES/series"
 }
 
-# header PATCH: all before the diff
+# header PATCH: the text before the diff
 header()
 {
 	sed '/^---$/,$d; /^diff --git /,$d' "$1"
@@ -66,8 +66,8 @@ overlay_files()
 	done
 }
 
-# placed: the paths on standard input, of overlay files, as the base has them. After 6.12
-# the folders of KVM's selftests got the names that arch/ has.
+# placed: map the paths of overlay files, on standard input, to those of the base. After
+# 6.12, the folders of KVM's selftests have the names of those in arch/.
 placed()
 {
 	local dir='^(tools/testing/selftests/kvm/((include|lib)/)?)'
@@ -171,7 +171,7 @@ orphans_text()
 
 TREE=$BUILD/tree
 
-# What the tree's commits are made of; overlay files are links, so not they.
+# Digest of the inputs of the tree's commits, without overlay files, which are links.
 tree_key()
 {
 	{ echo "$BASE_VERSION"; cat "$PATCHES/series"
@@ -224,7 +224,7 @@ tree_make()
 	fi
 	commits=$(series_commits "$t")
 	top=$(awk 'END { print $2 }' <<<"$commits")
-	# Links of the last time give way to files, and these to links.
+	# Replace the old links by files for the checkout, then make new links.
 	rm -f "$t/.git/kvm-gpc"
 	tree_links "$t" drop
 	git -C "$t" -c advice.detachedHead=false checkout -q -f -B series "$top"
@@ -260,8 +260,8 @@ verb_tree()
 
 # --- make refresh ---------------------------------------------------------
 
-# An edit goes into the last patch that touches the file, or into PATCH; not into
-# a patch under a later one of the same file, whose context would then be wrong.
+# An edit goes into the last patch that touches the file, or into PATCH. PATCH must not
+# come before another patch of the same file, whose context would then be wrong.
 verb_refresh()
 {
 	local f p commits target
@@ -298,7 +298,7 @@ verb_refresh()
 	tree_make
 }
 
-# Is the tree what patches/ make, edits and overlay files aside? Headers of patches
+# Does the tree match patches/, apart from edits and overlay files? Headers of patches
 # may differ, and an entry may be new.
 same_diffs()
 {
@@ -340,13 +340,13 @@ refresh_patch()
 		fi
 	done
 	tree=$(GIT_INDEX_FILE=$index git -C "$TREE" write-tree)
-	# Not those of other patches: one may have an overlay file as it was at an earlier step.
+	# Not those of other patches: one may have an earlier version of an overlay file.
 	for f in $(adds "$PATCHES/$p" | placed); do
 		except+=(":(exclude)$f")
 	done
 	{
 		sed '/^diff --git /,$d' "$PATCHES/$p"
-		# Plumbing: the user's settings of git diff have no say.
+		# Plumbing ignores the user's settings of git diff.
 		git -C "$TREE" diff-tree -p --no-renames --src-prefix=a/ --dst-prefix=b/ \
 			"$commit^" "$tree" -- . "${except[@]}" | sed '/^index /d'
 	} >"$new"
@@ -389,7 +389,7 @@ series_mails()
 	mv "$t" "$BUILD/series"
 }
 
-# base_named: the base as a reader finds it, who does not have our repository
+# base_named: the base, in terms of a reader who does not have our repository
 base_named()
 {
 	local version=v${BASE_VERSION%%-*}
