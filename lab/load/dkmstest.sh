@@ -32,6 +32,9 @@ make_root()
 	mount --bind /dev "$root/dev"
 	mount -t proc proc "$root/proc"
 	mount -t tmpfs tmp "$root/tmp"
+	# The cache may be a mount, which the overlay does not have.
+	mkdir "$root/tmp/headers"
+	mount --bind "$STOCK/usr/src/linux-headers-$KREL" "$root/tmp/headers"
 	# Nothing is started.
 	printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
 	chmod +x "$root/usr/sbin/policy-rc.d"
@@ -54,7 +57,7 @@ install_package()
 kernel_comes()
 {
 	mkdir -p "$root/lib/modules/$1"
-	ln -s "$STOCK/usr/src/linux-headers-$KREL" "$root/lib/modules/$1/build"
+	ln -s /tmp/headers "$root/lib/modules/$1/build"
 	in_root run-parts --report --exit-on-error --arg="$1" /etc/kernel/header_postinst.d
 }
 

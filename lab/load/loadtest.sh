@@ -43,11 +43,13 @@ secure_boot()
 
 loadtest_boot_secure()
 {
-	local uefi=$LOADTEST/uefi code=/usr/share/OVMF/OVMF_CODE_4M.fd
+	local uefi=$LOADTEST/uefi code=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd
 	# shellcheck disable=SC2034 # for root.sh
 	local ROOT_KERNEL=$uefi/vmlinuz
 	# shellcheck disable=SC2034
-	local -a ROOT_QEMU=(-drive "if=pflash,format=raw,readonly=on,file=$code"
+	local -a ROOT_QEMU=(-machine "q35,smm=on"
+		-global "driver=cfi.pflash01,property=secure,value=on"
+		-drive "if=pflash,format=raw,readonly=on,file=$code"
 		-drive "if=pflash,format=raw,file=$uefi/vars")
 	# The firmware writes to every serial line.
 	loadtest_boot secure | sed -u 's/\x1b\[[0-9;=]*[a-zA-Z]//g; /^EFI stub/d; /^ *$/d'

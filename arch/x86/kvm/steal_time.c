@@ -115,8 +115,7 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 {
 	struct gfn_to_pfn_cache *gpc = &vcpu->arch.st.cache;
 	struct kvm_steal_time *st;
-	bool pv_tlb_flush;
-	u8 preempted = 0;
+	bool flush_tlb = false;
 	u32 version;
 
 	vcpu->arch.st.retry = false;
@@ -124,16 +123,16 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 	if (IS_ERR(st))
 		return steal_time_missed(vcpu, PTR_ERR(st));
 
-	pv_tlb_flush = guest_pv_has(vcpu, KVM_FEATURE_PV_TLB_FLUSH);
-	if (pv_tlb_flush)
-		preempted = xchg(&st->preempted, 0);
-	else
+	if (guest_pv_has(vcpu, KVM_FEATURE_PV_TLB_FLUSH)) {
+		flush_tlb = xchg(&st->preempted, 0) & KVM_VCPU_FLUSH_TLB;
+		trace_kvm_pv_tlb_flush(vcpu->vcpu_id, flush_tlb);
+	} else {
 		WRITE_ONCE(st->preempted, 0);
+	}
 	vcpu->arch.st.preempted = 0;
 
 	/* Odd while the record is being written, whatever the old version was. */
-	version = st->version;
-	version += 1 + (version & 1);
+	version = (st->version + 1) | 1;
 	WRITE_ONCE(st->version, version);
 	smp_wmb();	/* the guest sees the odd version before what follows */
 
@@ -144,9 +143,7 @@ bool kvm_steal_time_update(struct kvm_vcpu *vcpu)
 
 	kvm_gpc_unlock(gpc, sizeof(*st));
 
-	if (pv_tlb_flush)
-		trace_kvm_pv_tlb_flush(vcpu->vcpu_id, preempted & KVM_VCPU_FLUSH_TLB);
-	return preempted & KVM_VCPU_FLUSH_TLB;
+	return flush_tlb;
 }
 
 /**
