@@ -58,6 +58,7 @@ check_checkpatch()
 	words=$(dpkg -L python3-codespell codespell 2>/dev/null | grep '/dictionary.txt$' | head -n 1 || :)
 	if [[ -n $words ]]; then
 		# Arm's Scalable Matrix Extension
+		mkdir -p "$BUILD/check"
 		sed '/^sme->/d' "$words" >"$BUILD/check/words"
 		checkpatch+=("--codespellfile=$BUILD/check/words")
 	fi
