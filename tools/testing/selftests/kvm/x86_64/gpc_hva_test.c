@@ -496,7 +496,7 @@ HVA_TEST(shared_info_no_memslot_mmap_over)
 	race_end(&sender);
 }
 
-/* A debug kernel detects a write to the freed page. */
+/* A debug kernel detects that the freed page is written. */
 HVA_TEST(shared_info_no_memslot_unmapped)
 {
 	void *hva = gpc_mmap_anon(NULL);
