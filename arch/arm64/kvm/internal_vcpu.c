@@ -11,6 +11,7 @@
 #include <linux/kvm_internal_vm.h>
 #include <linux/sched/signal.h>
 
+#include <asm/acpi.h>
 #include <asm/kvm_emulate.h>
 #include <asm/kvm_mmu.h>
 
