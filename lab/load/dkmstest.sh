@@ -90,7 +90,8 @@ install_headers()
 {
 	cp "${headers[@]}" "$root/tmp/"
 	in_root dpkg --force-depends -i "${headers[@]/#*\//\/tmp\/}"
-	in_root dkms status kvm-gpc | grep "$KREL.*installed$"
+	# Where it keeps Debian's modules, DKMS says so behind that.
+	in_root dkms status kvm-gpc | grep -E "$KREL.*installed( \(|$)"
 }
 
 modules_are_found()
@@ -103,13 +104,15 @@ modules_are_found()
 	done
 }
 
-debians_stay()
+# In their place, or in DKMS's store (Debian 13), from where the removal puts them back.
+debians_are_kept()
 {
-	local m
+	local m f
 
 	for m in kvm kvm-amd kvm-intel; do
-		cmp "$STOCK/lib/modules/$KREL/kernel/arch/x86/kvm/$m.ko.xz" \
-			"$root/lib/modules/$KREL/kernel/arch/x86/kvm/$m.ko.xz"
+		f=$root/lib/modules/$KREL/kernel/arch/x86/kvm/$m.ko.xz
+		[[ -e $f ]] || f=$root/var/lib/dkms/kvm-gpc/original_module/$KREL/x86_64/$m.ko.xz
+		cmp "$STOCK/lib/modules/$KREL/kernel/arch/x86/kvm/$m.ko.xz" "$f"
 	done
 }
 
@@ -119,13 +122,17 @@ signed_with_mok()
 	in_root modinfo -k "$KREL" -F signer kvm | grep 'DKMS module signing key'
 }
 
-# Without the headers: the guest has those of the cache.
+# Without the headers: the guest has those of the cache. Whiteouts, the overlay's record of
+# what was removed, cannot be unpacked: `removed` lists the files.
 pack()
 {
+	local modules=$dir/rw/modules/upper
+
 	tar -C "$dir/rw/root/upper" --exclude=./usr/src/linux-* --exclude=./usr/lib/linux-kbuild-* \
 		--exclude=./usr/lib/modules --exclude=./var/cache --exclude=./usr/sbin/policy-rc.d \
 		-cf "$dir/installed.tar" .
-	tar -C "$dir/rw/modules/upper" -cf "$dir/modules.tar" .
+	find "$modules" -type c -printf '%P\n' >"$dir/removed"
+	tar -C "$modules" --exclude-from="$dir/removed" -cf "$dir/modules.tar" .
 }
 
 rm -f "$TAP_SAID"
@@ -138,7 +145,7 @@ t "a 6.12 that nothing is known of comes: nothing is built, and apt goes on" \
 t "but DKMS builds where the user says so" override
 t "headers of the kernel come: DKMS builds and installs" install_headers
 t "modprobe finds ours" modules_are_found
-t "Debian's modules stay as they are" debians_stay
+t "Debian's modules are kept" debians_are_kept
 t "DKMS has signed them with its own key" signed_with_mok
 pack
 done_

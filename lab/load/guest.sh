@@ -122,6 +122,7 @@ installed()
 {
 	tar -C / --keep-directory-symlink -xf "$BUILD/load/installed.tar"
 	tar -C "/lib/modules/$KREL" -xf "$BUILD/load/modules.tar"
+	(cd "/lib/modules/$KREL" && xargs -r rm <"$BUILD/load/removed")
 	dkms status
 	dpkg -s kvm-gpc-dkms | grep '^Status: install ok installed'
 }
@@ -143,7 +144,12 @@ modprobe_gives_debians()
 
 removed()
 {
+	local m
+
 	dpkg -r kvm-gpc-dkms
+	for m in kvm kvm-amd kvm-intel; do
+		cmp "$DEBIANS/$m.ko.xz" "/lib/modules/$KREL/kernel/arch/x86/kvm/$m.ko.xz"
+	done
 	[[ ! -e $UPDATES/kvm.ko.xz && ! -e /var/lib/dkms/kvm-gpc ]]
 	! compgen -G '/usr/src/kvm-gpc-*'
 }

@@ -54,11 +54,21 @@ static unsigned int gpc_nr_pages(unsigned long address, unsigned long len)
 	return DIV_ROUND_UP(offset_in_page(address) + len, PAGE_SIZE);
 }
 
-/* Is the cache bound by the memslots of the moment? */
+/*
+ * Is the cache bound by the memslots of the moment?  kvm_memslots() would guard the index
+ * against speculation, which a constant does not need.
+ */
 static bool gpc_is_current(struct gfn_to_pfn_cache *gpc)
 {
-	return gpc->gpa == INVALID_GPA ||
-	       gpc->generation == READ_ONCE(kvm_memslots(gpc->kvm)->generation);
+	struct kvm *kvm = gpc->kvm;
+	struct kvm_memslots *slots;
+
+	if (gpc->gpa == INVALID_GPA)
+		return true;
+
+	slots = srcu_dereference_check(kvm->memslots[0], &kvm->srcu,
+				       lockdep_is_held(&kvm->slots_lock));
+	return gpc->generation == READ_ONCE(slots->generation);
 }
 
 /* A cache that comes to depend on another page leaves the tree, to enter it anew. */

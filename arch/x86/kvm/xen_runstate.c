@@ -132,24 +132,32 @@ static void runstate_update_guest(struct kvm_vcpu *vcpu, bool may_sleep)
 static inline void runstate_enter(struct kvm_vcpu *vcpu, int state)
 {
 	struct kvm_vcpu_xen *vx = &vcpu->arch.xen;
-	u64 waited, now, delta;
+	u64 waited, now;
+	s64 delta;
 
 	guard(preempt)();
 
-	/* Stand still until a clock that was set back has caught up. */
-	now = max(get_kvmclock_ns(vcpu->kvm), vx->runstate_entry_time);
+	now = get_kvmclock_ns(vcpu->kvm);
 	delta = now - vx->runstate_entry_time;
-	waited = kvm_run_delay(&vx->run_delay);
+	/* Stand still until a clock that was set back has caught up. */
+	if (unlikely(delta < 0)) {
+		now = vx->runstate_entry_time;
+		delta = 0;
+	}
 
-	if (unlikely(!vx->runstate_entry_time))
-		vx->current_runstate = RUNSTATE_offline;
+	if (unlikely(!kvm_read_run_delay(&vx->run_delay, &waited))) {
+		waited = 0;
+		/* Until it first runs, and where the VMM set all times to 0. */
+		if (!vx->runstate_entry_time)
+			vx->current_runstate = RUNSTATE_offline;
+	}
 
 	/*
 	 * Waiting for a CPU is stolen time only for a vCPU that wanted to run.  The
 	 * scheduler uses another clock: cap the stolen time at the time that has passed.
 	 */
 	if (vx->current_runstate == RUNSTATE_running) {
-		u64 stolen = min(waited, delta);
+		u64 stolen = min_t(u64, waited, delta);
 
 		delta -= stolen;
 		vx->runstate_times[RUNSTATE_runnable] += stolen;
@@ -242,7 +250,7 @@ static int runstate_set_data(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_at
 	vx->runstate_entry_time = 0;
 	memset(vx->runstate_times, 0, sizeof(vx->runstate_times));
 	runstate_add_times(vcpu, data);
-	kvm_run_delay(&vx->run_delay);
+	vx->run_delay.task = NULL;	/* the next change of state takes the first reading */
 	return 0;
 }
 

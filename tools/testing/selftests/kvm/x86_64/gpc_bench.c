@@ -307,6 +307,18 @@ static void become_guest(struct kvm_vm *vm)
 	set_shared_info(vm, gpa_of(i * GUEST_STEP));
 }
 
+/* Run from the reset vector to an exit for I/O. */
+static void run_after_reset(struct kvm_vcpu *vcpu)
+{
+	static const uint8_t code[] = { 0xe6, 0x80 };	/* out %al, $0x80 */
+	uint8_t *page = mmap_small(PAGE_SIZE);
+
+	memcpy(page + 0xff0, code, sizeof(code));
+	vm_set_user_memory_region(vcpu->vm, SLOT + 1, 0, 0xfffff000, PAGE_SIZE, page);
+	vcpu_run(vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
+}
+
 static void bench_invalidation(void)
 {
 	/* The library opens two for a vCPU, or one. */
@@ -323,7 +335,7 @@ static void bench_invalidation(void)
 	vm_set_user_memory_region(vm, SLOT, 0, GPA, NR_PAGES * PAGE_SIZE, pages);
 
 	/* A VM that has run has mapped memory, which an invalidation has to search. */
-	__vcpu_run(vcpus[0]);
+	run_after_reset(vcpus[0]);
 	none = miss_cost(NR_CACHES, 2);
 	gpc_figure(none, "none");
 	for (i = n = 0; n < ARRAY_SIZE(counts); n++) {
