@@ -91,7 +91,7 @@ install_headers()
 	cp "${headers[@]}" "$root/tmp/"
 	in_root dpkg --force-depends -i "${headers[@]/#*\//\/tmp\/}"
 	# Where it keeps Debian's modules, DKMS says so behind that.
-	in_root dkms status kvm-gpc | grep -E "$KREL.*installed( \(|$)"
+	in_root dkms status kvm-gpc | grep -e "$KREL.*installed$" -e "$KREL.*installed ("
 }
 
 modules_are_found()
