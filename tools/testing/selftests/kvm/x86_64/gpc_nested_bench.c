@@ -7,8 +7,9 @@
  * nested_N	from L1's VMRUN until L2's VMMCALL returns to L1, with N vmcb12 in turn
  * nested_linux	the same with one vmcb12, and VMSAVE and VMLOAD of it and of L1's own save
  *		area, as Linux does where it does not virtualize these instructions
- * nested_pfnmap  as nested_1, with vmcb12 in RAM that has no struct page
  * vmload_vmsave  VMLOAD and VMSAVE, of one page
+ * nested_pfnmap  as nested_1, with vmcb12 in RAM that has no struct page; no figure where
+ *		VMRUN fails (unpatched 7.3)
  */
 #include "gpc_count.h"
 #include "gpc_nested_compat.h"
@@ -117,7 +118,8 @@ static void l1_code(void)
  * VMM
  */
 
-static int64_t measure(struct kvm_vcpu *vcpu, enum what which, uint64_t gpa, int nr)
+/* Returns false if L1 does not get to its end. */
+static bool run_l1(struct kvm_vcpu *vcpu, enum what which, uint64_t gpa, int nr)
 {
 	struct ucall uc;
 
@@ -130,8 +132,16 @@ static int64_t measure(struct kvm_vcpu *vcpu, enum what which, uint64_t gpa, int
 	vcpu_run(vcpu);
 	if (get_ucall(vcpu, &uc) == UCALL_ABORT)
 		REPORT_GUEST_ASSERT(uc);
-	TEST_ASSERT_EQ(uc.cmd, UCALL_SYNC);
+	if (uc.cmd != UCALL_SYNC)
+		return false;
 	sync_global_from_guest(vcpu->vm, samples);
+	return true;
+}
+
+static int64_t measure(struct kvm_vcpu *vcpu, enum what which, uint64_t gpa, int nr)
+{
+	TEST_ASSERT(run_l1(vcpu, which, gpa, nr), "Exit %s",
+		    exit_reason_str(vcpu->run->exit_reason));
 	return gpc_median(samples, nr * GPC_ROUNDS);
 }
 
@@ -180,8 +190,9 @@ int main(int argc, char *argv[])
 	for (i = 1; i <= NR_VMCBS; i *= 2)
 		gpc_figure(measure(vcpu, VMRUN, MEM_GPA, i), "nested_%d", i);
 	gpc_figure(measure(vcpu, LINUX, MEM_GPA, 1), "nested_linux");
-	gpc_figure(measure(vcpu, VMRUN, PFNMAP_GPA, 1), "nested_pfnmap");
 	gpc_figure(measure(vcpu, LOAD_SAVE, MEM_GPA, 1), "vmload_vmsave");
+	if (run_l1(vcpu, VMRUN, PFNMAP_GPA, 1))
+		gpc_figure(gpc_median(samples, GPC_ROUNDS), "nested_pfnmap");
 	kvm_vm_free(vm);
 
 	gpc_tell_figures(gpc_tick_unit());
