@@ -16,7 +16,7 @@ packages_for()
 	check) echo sparse shellcheck spin gcc-aarch64-linux-gnu \
 		libc6-dev-arm64-cross python3-ply python3-git codespell ;;
 	uefi)  echo ovmf sbsigntool openssl ;;
-	bats)  echo bats bats-assert bats-file ;;
+	bats)  echo bats bats-assert bats-file curl ;;
 	dkms)  echo debhelper dh-dkms ;;
 	debian) echo mmdebstrap ;;
 	docs)  echo python3-sphinx graphviz ;;
