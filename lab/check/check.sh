@@ -163,7 +163,7 @@ check_every_step()
 # not a whole kernel.
 check_every_step_arm64()
 {
-	check_steps_of_kernel arm64 arm64 arm64 "${ARM64_STEPS:-all}"
+	check_steps_of_kernel arm64 arm64 arm64 "$ARM64_STEPS"
 }
 
 check_every_step_x86()
@@ -299,6 +299,9 @@ check_lockorder()
 
 verb_check()
 {
+	ARM64_STEPS=${ARM64_STEPS:-all}
+	[[ $ARM64_STEPS = all || $ARM64_STEPS = last ]] ||
+		die "ARM64_STEPS=$ARM64_STEPS: it is all or last"
 	need build check docs
 	base
 	tree
@@ -314,11 +317,7 @@ verb_check()
 		check "the cache's model: spin" "$TOP/tools/kvm/gpc/check-model.sh"
 	fi
 	check "git am of the mails equals make tree" check_git_am
-	case ${ARM64_STEPS:-all} in
-	all) check "every step of the series compiles for arm64" check_every_step_arm64 ;;
-	last) check "the series compiles for arm64" check_every_step_arm64 ;;
-	*) die "ARM64_STEPS=$ARM64_STEPS: it is all or last" ;;
-	esac
+	check "steps of the series compile for arm64: $ARM64_STEPS" check_every_step_arm64
 	if [[ $BASE_KIND = debian ]]; then
 		stock
 		check "every step compiles; W=1 and sparse: nothing new" check_every_step

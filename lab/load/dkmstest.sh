@@ -90,7 +90,7 @@ install_headers()
 {
 	cp "${headers[@]}" "$root/tmp/"
 	in_root dpkg --force-depends -i "${headers[@]/#*\//\/tmp\/}"
-	# Where it keeps Debian's modules, DKMS says so behind that.
+	# DKMS of Debian 13 adds in parentheses that it keeps Debian's modules.
 	in_root dkms status kvm-gpc | grep -e "$KREL.*installed$" -e "$KREL.*installed ("
 }
 

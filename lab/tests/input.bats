@@ -115,6 +115,11 @@ variants()
 		modules_make() { echo "DID make"; }; run_on() { echo "DID boot"; }; '"$1"
 }
 
+@test "input: unknown ARM64_STEPS" {
+	ARM64_STEPS=first run verb check
+	refused ARM64_STEPS=first "all or last"
+}
+
 @test "input: an unknown VARIANT of run" {
 	VARIANT=fast variants verb_run
 	bad VARIANT=fast stock debug

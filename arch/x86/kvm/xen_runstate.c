@@ -147,7 +147,7 @@ static inline void runstate_enter(struct kvm_vcpu *vcpu, int state)
 
 	if (unlikely(!kvm_read_run_delay(&vx->run_delay, &waited))) {
 		waited = 0;
-		/* Until it first runs, and where the VMM set all times to 0. */
+		/* It has entered no state yet, or the VMM has set all times to 0. */
 		if (!vx->runstate_entry_time)
 			vx->current_runstate = RUNSTATE_offline;
 	}
@@ -250,7 +250,7 @@ static int runstate_set_data(struct kvm_vcpu *vcpu, const struct kvm_xen_vcpu_at
 	vx->runstate_entry_time = 0;
 	memset(vx->runstate_times, 0, sizeof(vx->runstate_times));
 	runstate_add_times(vcpu, data);
-	vx->run_delay.task = NULL;	/* the next change of state takes the first reading */
+	vx->run_delay.task = NULL;	/* the next change of state starts a new count */
 	return 0;
 }
 
