@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# Results of a run. results.py reads them: see there.
+# Results of a run. results.py reads them: see there. The demo's guest sources this file, too,
+# without the lab's other files and variables.
 
-results() { "$TOP/lab/run/results.py" "$@"; }
+results() { "${BASH_SOURCE[0]%/*}/results.py" "$@"; }
 
 # splats PLATFORM CONSOLE [ALLOW]: the lines of CONSOLE that are splats
-splats() { results splats "$1" "$2" "${3:-$TOP/lab/known/splats.allow}"; }
+splats() { results splats "$1" "$2" "${3:-${BASH_SOURCE[0]%/*}/../known/splats.allow}"; }
 
 # ktap BACKEND KTAP [EXPECTED...]: results of a run of kselftest's runner
 ktap() { results ktap "$@"; }

@@ -262,3 +262,10 @@ allowed_block()
 	run lab 'splats svm "$1/console" "$1/none" | diff "$1/console" -' "$TMP"
 	assert_equal "$output" ""
 }
+
+@test "splats: the demo's guest finds them, too, without the lab's variables" {
+	echo '[    1.000000] WARNING: CPU: 0 PID: 1 at mm/slab.c:1 kfree+0x1/0x2' >"$TMP/console"
+	run env -u TOP -u BUILD bash -euc '. "$1/lab/run/results.sh"; splats svm "$2"' - "$TOP" "$TMP/console"
+	assert_success
+	assert_output 'WARNING: at mm/slab.c:1 kfree'
+}
