@@ -69,9 +69,9 @@ static void answer_mmio(struct kvm_run *run)
 
 /*
  * QEMU's SVM with two CPUs, seen with 7.2 and 10.0: sometimes a guest's first access
- * after its nested page tables were dropped raises #PF in the guest, instead of a nested
- * page fault.  Then the vCPU is lost, and the case is skipped.  A triple fault on
- * anything else, or of a guest whose page tables are damaged, is a failure.
+ * after its nested page tables were dropped ends in #PF in the guest, on unpatched KVM
+ * too; the cause is not known.  Then the vCPU is lost, and the case is skipped.  A triple
+ * fault on anything else, or of a guest whose page tables are damaged, is a failure.
  */
 static void end_of_triple_fault(int vcpu)
 {
@@ -83,7 +83,7 @@ static void end_of_triple_fault(int vcpu)
 	(void)addr_gva2gpa(vmm.vm, (uintptr_t)stress_guest);
 	(void)addr_gva2gpa(vmm.vm, (uintptr_t)&stress);
 
-	ksft_exit_skip("QEMU's SVM: #PF in place of a nested page fault\n");
+	ksft_exit_skip("SVM in QEMU: #PF in place of a nested page fault\n");
 }
 
 /* Run one round of the guest. */
