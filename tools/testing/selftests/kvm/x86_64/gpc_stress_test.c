@@ -83,7 +83,7 @@ static void end_of_triple_fault(int vcpu)
 	(void)addr_gva2gpa(vmm.vm, (uintptr_t)stress_guest);
 	(void)addr_gva2gpa(vmm.vm, (uintptr_t)&stress);
 
-	ksft_exit_skip("SVM in QEMU: #PF in place of a nested page fault\n");
+	ksft_exit_skip("SVM in QEMU: a vCPU is lost after its nested page tables were dropped\n");
 }
 
 /* Run one round of the guest. */
