@@ -52,20 +52,12 @@ mails_without_overlay()
 
 check_checkpatch()
 {
-	local rc=0 words
-	local -a checkpatch=(scripts/checkpatch.pl --strict --terse --no-summary --codespell --show-types)
+	local rc=0
+	local -a checkpatch=(scripts/checkpatch.pl --strict --terse --no-summary --show-types)
 
-	words=$(dpkg -L python3-codespell codespell 2>/dev/null | grep '/dictionary.txt$' | head -n 1 || :)
-	if [[ -n $words ]]; then
-		# Arm's Scalable Matrix Extension
-		mkdir -p "$BUILD/check"
-		sed '/^sme->/d' "$words" >"$BUILD/check/words"
-		checkpatch+=("--codespellfile=$BUILD/check/words")
-	fi
 	cd "$TREE" || exit
 	# Debian's python has the modules that checkpatch's helpers need.
 	export PATH=/usr/bin:$PATH
-	# Several at a time, since checkpatch reads its dictionary at each start.
 	# checkpatch asks for MAINTAINERS for each patch that adds files. The base has no
 	# history, so checkpatch cannot find the commit of a Fixes: tag.
 	# linux/acpi.h includes asm/acpi.h only with CONFIG_ACPI.
@@ -75,6 +67,22 @@ check_checkpatch()
 	overlay_in_kernel_form |
 		xargs -P "$JOBS" -n 8 "${checkpatch[@]}" --ignore ARCH_INCLUDE_LINUX -f || rc=1
 	return $rc
+}
+
+# What the series writes: the overlay files, and what the mails say and add. checkpatch can
+# look up codespell's dictionary too, but then it takes five times as long.
+check_spelling()
+{
+	local mail words=$BUILD/check/words
+
+	rm -rf "$words"
+	mkdir -p "$words"
+	for mail in "$BUILD"/series/*.patch; do
+		awk '/^diff --git / { diff = 1 } !diff || /^\+/' "$mail" >"$words/${mail##*/}"
+	done
+	cd "$TREE" || exit
+	# Arm's Scalable Matrix Extension
+	overlay_placed | PATH=/usr/bin:$PATH xargs codespell -L sme "$words"
 }
 
 check_kernel_doc()
@@ -138,7 +146,7 @@ series_tree()
 check_every_step()
 {
 	local dir=$BUILD/check/steps src=$BUILD/check/src commit new
-	local -a args
+	local -a args commits
 
 	mapfile -t args < <(modules_args "$src")
 	# Without debug information, which is not needed here.
@@ -147,7 +155,9 @@ check_every_step()
 	sparse_clone "$dir"
 	git -C "$dir" fetch -q "$TREE" "$(series_commits "$TREE" | awk 'END { print $2 }')"
 	git -C "$dir" branch -q series FETCH_HEAD
-	for commit in base $(git -C "$dir" rev-list --reverse base..series -- arch/x86 include virt); do
+	mapfile -t commits < <(git -C "$dir" rev-list --reverse base..series -- arch/x86 include virt)
+	[[ $STEPS = all ]] || commits=("${commits[-1]}")
+	for commit in base "${commits[@]}"; do
 		git -C "$dir" checkout -q "$commit"
 		echo "== $(git -C "$dir" log -1 --format=%s)"
 		TREE=$dir modules_sync "$src"
@@ -163,15 +173,15 @@ check_every_step()
 # not a whole kernel.
 check_every_step_arm64()
 {
-	check_steps_of_kernel arm64 arm64 arm64 "$ARM64_STEPS"
+	check_steps_of_kernel arm64 arm64 arm64
 }
 
 check_every_step_x86()
 {
-	check_steps_of_kernel x86_64 x86_64 x86 all
+	check_steps_of_kernel x86_64 x86_64 x86
 }
 
-# check_steps_of_kernel VARIANT ARCH FOLDER all|last
+# check_steps_of_kernel VARIANT ARCH FOLDER
 check_steps_of_kernel()
 {
 	local src=$BUILD/check/$1/tree dir=$BUILD/check/$1/$1 commit samples
@@ -192,7 +202,7 @@ check_steps_of_kernel()
 	# shellcheck disable=SC2207
 	args=(-C "$src" O="$dir" $(cross "$2") "CC=ccache $(compiler "$2")")
 	mapfile -t commits < <(git -C "$src" rev-list --reverse base..FETCH_HEAD -- "arch/$3" include virt samples)
-	[[ $4 = all ]] || commits=("${commits[-1]}")
+	[[ $STEPS = all ]] || commits=("${commits[-1]}")
 	for commit in "${commits[@]}"; do
 		git -C "$src" checkout -q "$commit"
 		echo "== $(git -C "$src" log -1 --format=%s)"
@@ -241,11 +251,10 @@ check_maintainers()
 	local f rc=0
 
 	cd "$TREE" || exit
-	while read -r f; do
-		[[ $f = MAINTAINERS ]] ||
-			scripts/get_maintainer.pl --nogit --nogit-fallback --nom --nor --norolestats --kf -f "$f" |
-				grep -q '^kvm.*@' || { echo "no list of KVM's hears of $f"; rc=1; }
-	done < <(git diff --name-only base series)
+	# shellcheck disable=SC2016 # The inner shell's.
+	git diff --name-only base series | grep -vxF MAINTAINERS | xargs -P "$JOBS" -n 1 sh -c '
+		scripts/get_maintainer.pl --nogit --nogit-fallback --nom --nor --norolestats --kf \
+			-f "$1" | grep -q "^kvm.*@" || { echo "no list of KVM knows $1"; false; }' sh || rc=1
 	while read -r f; do
 		compgen -G "$f" >/dev/null || { echo "MAINTAINERS: there is no file $f"; rc=1; }
 	done < <(git diff base series -- MAINTAINERS | sed -n 's/^+F:[[:space:]]*//p')
@@ -299,14 +308,14 @@ check_lockorder()
 
 verb_check()
 {
-	ARM64_STEPS=${ARM64_STEPS:-all}
-	[[ $ARM64_STEPS = all || $ARM64_STEPS = last ]] ||
-		die "ARM64_STEPS=$ARM64_STEPS: it is all or last"
+	STEPS=${STEPS:-all}
+	[[ $STEPS = all || $STEPS = last ]] || die "STEPS=$STEPS: it is all or last"
 	need build check docs
 	base
 	tree
 	verb_series
 	check "checkpatch --strict of mails and files" check_checkpatch
+	check "codespell of mails and files" check_spelling
 	check "kernel-doc" check_kernel_doc
 	check "MAINTAINERS know every file" check_maintainers
 	check "Sphinx: no warning in virt/kvm" check_docs
@@ -317,12 +326,12 @@ verb_check()
 		check "the cache's model: spin" "$TOP/tools/kvm/gpc/check-model.sh"
 	fi
 	check "git am of the mails equals make tree" check_git_am
-	check "steps of the series compile for arm64: $ARM64_STEPS" check_every_step_arm64
+	check "steps of the series compile for arm64: $STEPS" check_every_step_arm64
 	if [[ $BASE_KIND = debian ]]; then
 		stock
-		check "every step compiles; W=1 and sparse: nothing new" check_every_step
+		check "steps compile for x86: $STEPS; W=1, sparse: nothing new" check_every_step
 	else
-		check "every step of the series compiles for x86" check_every_step_x86
+		check "steps of the series compile for x86: $STEPS" check_every_step_x86
 	fi
 	[[ $CHECKS_FAILED -eq 0 ]] || die "$CHECKS_FAILED checks failed"
 	note "all checks passed"

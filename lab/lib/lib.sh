@@ -12,6 +12,8 @@ PATCHES=$TOP/patches/$BASE_SERIES
 JOBS=${JOBS:-$(nproc)}
 export CCACHE_DIR=$CACHE/ccache CCACHE_BASEDIR=$TOP CCACHE_NOHASHDIR=1
 export CCACHE_COMPILERCHECK=content CCACHE_SLOPPINESS=time_macros
+# The compiler's list of the files that it read is the key: no preprocessor runs before it.
+export CCACHE_DEPEND=1
 # Two builds must not differ by user, host or time.
 export KBUILD_BUILD_USER=kvm-gpc KBUILD_BUILD_HOST=lab
 export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970'

@@ -115,9 +115,9 @@ variants()
 		modules_make() { echo "DID make"; }; run_on() { echo "DID boot"; }; '"$1"
 }
 
-@test "input: unknown ARM64_STEPS" {
-	ARM64_STEPS=first run verb check
-	refused ARM64_STEPS=first "all or last"
+@test "input: unknown STEPS" {
+	STEPS=first run verb check
+	refused STEPS=first "all or last"
 }
 
 @test "input: an unknown VARIANT of run" {
