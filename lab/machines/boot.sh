@@ -205,14 +205,15 @@ check_accel()
 # icount an instruction is a nanosecond, and two boots differ only if the guest does.
 machine()
 {
-	local cpu
+	local cpu smp
 
 	cpu=$(of_machine "$1" CPU)
+	smp=$(of_machine "$1" SMP)
 	of_machine "$1" QEMU
 	case ${ACCEL:-tcg} in
 	kvm) echo -accel kvm -cpu host -smp 2 ;;
 	icount) echo -accel tcg -icount shift=0,sleep=off -seed 1 -rtc base=2020-01-01,clock=vm -cpu "$cpu" -smp 1 ;;
-	tcg) echo -accel tcg,thread=multi -cpu "$cpu" -smp 2 ;;
+	tcg) echo -accel tcg,thread=multi -cpu "$cpu" -smp "${smp:-2}" ;;
 	esac
 }
 

@@ -14,21 +14,31 @@ load_kvm()
 	fi
 }
 
-# hold_kvm: keep VMs open, then start the second CPU; let_kvm_go undoes that. holdvm.c has
-# the reason for the order.
+# hold_kvm: keep VMs open, then start the other CPUs, and leave the first one if there are
+# three; let_kvm_go undoes that. CPUS has those to use. holdvm.c has the reason for the order,
+# lab/machines/svm that for the third CPU.
 hold_kvm()
 {
-	local held
+	local held cpu
 
 	exec {held}< <(exec "$BUILD/holdvm")
 	HOLDER=$!
 	read -r _ <&"$held"
-	echo 1 >/sys/devices/system/cpu/cpu1/online
+	for cpu in /sys/devices/system/cpu/cpu[1-9]/online; do
+		echo 1 >"$cpu"
+	done
+	CPUS=0-1
+	[[ ! -e /sys/devices/system/cpu/cpu2 ]] || CPUS=1-2
+	taskset -pc "$CPUS" $$ >/dev/null
 }
 
 let_kvm_go()
 {
-	echo 0 >/sys/devices/system/cpu/cpu1/online
+	local cpu
+
+	for cpu in /sys/devices/system/cpu/cpu[1-9]/online; do
+		echo 0 >"$cpu"
+	done
 	kill "$HOLDER"
 	wait "$HOLDER" || :
 }

@@ -12,7 +12,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/sysinfo.h>
 #include <sys/timerfd.h>
 #include <time.h>
 
@@ -176,19 +175,6 @@ static void update_clocks(struct kvm_vcpu *vcpu)
 		    "The guest was entered despite a signal");
 }
 
-static int other_cpu(void)
-{
-	cpu_set_t cpus;
-	int cpu;
-
-	TEST_ASSERT(!sched_getaffinity(1, sizeof(cpus), &cpus), "Cannot get the CPUs");
-	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		if (CPU_ISSET(cpu, &cpus) && cpu != sched_getcpu())
-			return cpu;
-	}
-	return -1;
-}
-
 KVM_ONE_VCPU_TEST(gpc_irq, version_odd, gpc_guest)
 {
 	void *mem = gpc_mmap_anon(NULL);
@@ -200,13 +186,13 @@ KVM_ONE_VCPU_TEST(gpc_irq, version_odd, gpc_guest)
 	cpu_set_t cpus;
 	uint64_t end;
 
-	GPC_REQUIRE(get_nprocs() >= 2 && other_cpu() >= 0, "only one CPU");
+	GPC_REQUIRE(gpc_other_cpu() >= 0, "only one CPU");
 	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
 	clocks_on(vcpu);
 	gpc_assert_served(vcpu, CLOCK);
 
 	CPU_ZERO(&cpus);
-	CPU_SET(other_cpu(), &cpus);
+	CPU_SET(gpc_other_cpu(), &cpus);
 	pthread_attr_init(&attr);
 	pthread_attr_setaffinity_np(&attr, sizeof(cpus), &cpus);
 	TEST_ASSERT(!pthread_create(&watcher, &attr, watch_clock, &watch),

@@ -223,7 +223,7 @@ static pthread_t create_thread(void *(*fn)(void *), void *arg)
 	pthread_t thread;
 	cpu_set_t cpus;
 
-	memset(&cpus, 0xff, sizeof(cpus));
+	gpc_all_cpus(&cpus);
 	pthread_attr_init(&attr);
 	pthread_attr_setaffinity_np(&attr, sizeof(cpus), &cpus);
 	TEST_ASSERT(!pthread_create(&thread, &attr, fn, arg), "Cannot create a thread");

@@ -217,7 +217,7 @@ static void *read_record(void *data)
 	cpu_set_t cpus;
 
 	/* Use other CPUs than the vCPU's, if there are any. */
-	memset(&cpus, 0xff, sizeof(cpus));
+	gpc_all_cpus(&cpus);
 	sched_setaffinity(0, sizeof(cpus), &cpus);
 
 	while (!READ_ONCE(reader.stop)) {
@@ -509,12 +509,6 @@ static void move_spinner(int cpu)
 	TEST_ASSERT(!sched_setaffinity(spinner_tid, sizeof(cpus), &cpus), "Cannot move a thread");
 }
 
-/* The other one of two CPUs. */
-static int other_cpu(void)
-{
-	return !sched_getcpu();
-}
-
 /*
  * The spinner is preempted, loses its record's page, and then runs on another CPU. When
  * the page is back, returns 1 if the record shows that the spinner runs, or 0 if it does
@@ -535,7 +529,7 @@ static int says_that_it_runs(struct kvm_steal_time *st, void *page, const uint64
 		TEST_ASSERT(!mprotect(page, PAGE_SIZE, PROT_READ | PROT_WRITE), "mprotect");
 	}
 
-	move_spinner(other_cpu());
+	move_spinner(gpc_other_cpu());
 	for (since = READ_ONCE(*loops); READ_ONCE(*loops) - since < 1000;)
 		cpu_relax();
 	TEST_ASSERT_EQ(READ_ONCE(st->preempted), KVM_VCPU_PREEMPTED);
@@ -556,7 +550,7 @@ STEAL_TEST(preempted_while_unmapped)
 	pthread_t thread;
 	int i, says = -1;
 
-	GPC_REQUIRE(sysconf(_SC_NPROCESSORS_ONLN) > 1, "only one CPU");
+	GPC_REQUIRE(gpc_other_cpu() >= 0, "only one CPU");
 	memset(mem, 0, GPC_SIZE);
 	gpc_slot(vcpu->vm, 0, GPC_GPA, GPC_SIZE, mem);
 	vcpu_set_msr(spinner, MSR_KVM_STEAL_TIME, RECORD | KVM_MSR_ENABLED);

@@ -61,7 +61,7 @@ static void *change_its_mind(void *upcall_pending)
 	cpu_set_t cpus;
 
 	/* Use other CPUs than the vCPU's, if there are any. */
-	memset(&cpus, 0xff, sizeof(cpus));
+	gpc_all_cpus(&cpus);
 	sched_setaffinity(0, sizeof(cpus), &cpus);
 
 	for (i = 0; !READ_ONCE(stop); i++) {

@@ -151,6 +151,11 @@ void *gpc_mmap_hugetlb(size_t size);
 struct kvm_vcpu *gpc_create_vm(struct __test_metadata *metadata, unsigned long type,
 			       uint32_t entries);
 struct kvm_vcpu *gpc_create(struct __test_metadata *metadata);
+
+/* The CPUs that a test's threads may use: those of init. */
+void gpc_all_cpus(cpu_set_t *cpus);
+/* One of them other than this thread's, or -1 if there is none. */
+int gpc_other_cpu(void);
 void gpc_free(struct kvm_vcpu *vcpu);
 void gpc_assert_synced(struct kvm_vcpu *vcpu);
 void gpc_run(struct kvm_vcpu *vcpu, struct gpc_step step);

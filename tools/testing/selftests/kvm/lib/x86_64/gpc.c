@@ -319,6 +319,24 @@ struct kvm_vcpu *gpc_create_vm(struct __test_metadata *metadata, unsigned long t
 	return vcpu;
 }
 
+void gpc_all_cpus(cpu_set_t *cpus)
+{
+	TEST_ASSERT(!sched_getaffinity(1, sizeof(*cpus), cpus), "Cannot get the CPUs");
+}
+
+int gpc_other_cpu(void)
+{
+	cpu_set_t cpus;
+	int cpu;
+
+	gpc_all_cpus(&cpus);
+	for (cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (CPU_ISSET(cpu, &cpus) && cpu != sched_getcpu())
+			return cpu;
+	}
+	return -1;
+}
+
 struct kvm_vcpu *gpc_create(struct __test_metadata *metadata)
 {
 	return gpc_create_vm(metadata, VM_TYPE_DEFAULT, 0);

@@ -68,7 +68,7 @@ static int nested_run_fn(void *vcpu)
 {
 	cpu_set_t cpus;
 
-	memset(&cpus, 0xff, sizeof(cpus));
+	gpc_all_cpus(&cpus);
 	CPU_CLR(sched_getcpu(), &cpus);
 	sched_setaffinity(0, sizeof(cpus), &cpus);
 	return gpc_task_run_fn(vcpu);
