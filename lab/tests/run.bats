@@ -259,6 +259,27 @@ steal_time psci_test hypercalls page_fault_test gpc_bench internal_vm_bench"
 	assert_output --partial "lab: a"
 }
 
+@test "run: test boots svm last, when the lab's tests have ended" {
+	go 'eval "passed_$(declare -f lab_tests)"
+		lab_tests() {
+			# Until all others have booted, then longer than svm would take.
+			for _ in $(seq 300); do
+				! grep -q "nvhe\|svm" '"$TMP"'/boots || break
+				command sleep 0.1
+			done
+			for _ in $(seq 30); do
+				! grep -q svm '"$TMP"'/boots || break
+				command sleep 0.1
+			done
+			passed_lab_tests
+			echo "lab: a" >>'"$TMP"'/boots
+		}
+		verb_test'
+	assert_success
+	run cut -d: -f1 "$TMP/boots"
+	assert_output $'vmx\nvhe\nnvhe\nlab\nsvm'
+}
+
 @test "run: test takes the lab's results though the shell has forgotten their PID" {
 	go 'kernel() { wait; }; verb_test'
 	assert_success
