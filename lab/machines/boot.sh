@@ -230,6 +230,15 @@ tsc_early()
 	echo " tsc_early_khz=$("$BUILD/tsckhz")"
 }
 
+# smp_cmdline PLATFORM: what its number of CPUs needs
+smp_cmdline()
+{
+	local needs
+
+	needs=$(of_machine "$1" SMP_CMDLINE)
+	[[ ${ACCEL:-tcg} != tcg || -z $needs ]] || echo " $needs"
+}
+
 # cmdline PLATFORM [base]: on x86 the guest's kernel does not use some of the RAM, for
 # tests of memory without a struct page. Its RAM ends within a memory section, so there
 # are struct pages behind that end. On the base it ends at a section's end: unpatched 6.12
@@ -243,7 +252,7 @@ cmdline()
 	# Only the debug kernel poisons free pages, though Debian's kernels could.
 	[[ ${VARIANT-} != debug ]] || common+=" page_poison=1"
 	case $1 in
-	svm) common+=" mem=$mem$(tsc_early)" ;;
+	svm) common+=" mem=$mem$(tsc_early)$(smp_cmdline svm)" ;;
 	vmx) common+=" mem=$mem" ;;
 	*) common+=" $(kunit_args)" ;;
 	esac

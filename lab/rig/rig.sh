@@ -97,7 +97,7 @@ root_run()
 	: >"$dir/console"
 	# One CPU at first: see holdvm.c.
 	limited "$limit" "$dir" root_qemu "$dir" "console=ttyS0 panic=-1 oops=panic loglevel=5 \
-maxcpus=1 tsc=reliable clocksource=tsc$(tsc_early) $cmdline" &
+maxcpus=1 tsc=reliable clocksource=tsc$(tsc_early)$(smp_cmdline svm) $cmdline" &
 	child=$!
 	tail -n +1 -f --pid="$child" -s 0.2 "$dir/out" 2>/dev/null | sed -u 's/\r//' |
 		grep --line-buffered -v '^lab: exit ' || :
