@@ -34,17 +34,20 @@
  *	                                   publish: not LOOKUP, begin again: 2. or 1.
  *
  *   4.	                                   begin, look up, publish: OPEN
- *	start: record, CLOSED after all uses
+ *	start: record, OPEN to CLOSED,
+ *	  waits for the uses
  *	unmap
  *
- * Start leaves no record if there is no active cache, or if it cannot allocate one.  But
- * mn_active_invalidate_count counts all invalidations in progress: a refresh waits while
+ * Invalidations that do not overlap neither delay a refresh nor make it begin again.
+ *
+ * With no active cache, start leaves no record.  A first activation can so meet
+ * invalidations in progress that have none, as can any refresh when a record could not
+ * be allocated.  They are counted by mn_active_invalidate_count: a refresh waits while
  * that differs from the number of records.
  *
  * No wake-up is lost: the waiter is on the wait queue before it looks at the records
  * and marks one.  End removes the record and reads the mark in one section.
  */
-#include <linux/cleanup.h>
 #include <linux/error-injection.h>
 #include <linux/interval_tree_generic.h>
 #include <linux/kvm_host.h>
@@ -129,8 +132,12 @@ static bool gpc_invalidate(struct kvm *kvm, unsigned long start, unsigned long l
 }
 
 /*
- * Make room for twice as many records, without sleeping.  After a failure the invalidation
- * has no record, and all refreshes wait for it.
+ * Make room for twice as many records.  Must not sleep.  Failure is tolerated: the
+ * invalidation goes unrecorded, and all refreshes wait for it.
+ *
+ * An array of a fixed size would make all refreshes of a large VM wait whenever more
+ * invalidations than that are in progress: each of hundreds of vCPU threads may sleep in
+ * its own invalidation (NUMA balancing).
  */
 static noinline int gpc_records_grow(struct kvm_gpcs *gpcs)
 {
@@ -161,16 +168,18 @@ bool __kvm_gpc_invalidate_start(struct kvm *kvm, const struct mmu_notifier_range
 
 	lockdep_assert_held(&kvm->mn_invalidate_lock);
 
-	if (gpcs->nr_recorded < gpcs->max_recorded || !gpc_records_grow(gpcs))
+	if (gpcs->nr_recorded < gpcs->max_recorded || !gpc_records_grow(gpcs)) {
 		gpcs->invalidations[gpcs->nr_recorded++] =
 			(struct kvm_gpc_invalidation){ .range = range };
+	}
 
 	return gpc_invalidate(kvm, range->start, range->end - 1);
 }
 
 /*
- * Likewise the end of an invalidation, in the section that lowers the count, in a VM with
- * an active cache or a record.
+ * The end of an invalidation, in a VM with an active cache or a record.  Called under
+ * kvm->mn_invalidate_lock, in the section that lowers mn_active_invalidate_count.  Does
+ * not sleep.
  */
 void __kvm_gpc_invalidate_end(struct kvm *kvm, const struct mmu_notifier_range *range)
 {
@@ -194,12 +203,16 @@ void __kvm_gpc_invalidate_end(struct kvm *kvm, const struct mmu_notifier_range *
 		wake_up_all(&gpcs->wait);
 }
 
-/* Must a lookup of the cache's pages wait?  If so, the end of what it waits for wakes it. */
+/*
+ * Is an invalidation in progress that a lookup of the cache's pages must wait for?  If
+ * so, its end wakes kvm->gpcs.wait.
+ */
 bool __gpc_must_wait(struct gfn_to_pfn_cache *gpc)
 {
 	struct kvm_gpcs *gpcs = &gpc->kvm->gpcs;
 	gfn_t gfn = gpa_to_gfn(gpc->gpa);
 	struct kvm_gpc_invalidation *inv;
+	unsigned int i;
 
 	lockdep_assert_held(&gpc->kvm->mn_invalidate_lock);
 
@@ -207,7 +220,7 @@ bool __gpc_must_wait(struct gfn_to_pfn_cache *gpc)
 		return true;
 
 	for (inv = gpcs->invalidations; inv < gpcs->invalidations + gpcs->nr_recorded; inv++) {
-		for (unsigned int i = 0; i < gpc->nr_pages; i++) {
+		for (i = 0; i < gpc->nr_pages; i++) {
 			if (inv->range->start <= GPC_PAGE_LAST(&gpc->pages[i]) &&
 			    GPC_PAGE_START(&gpc->pages[i]) < inv->range->end) {
 				inv->waiter = true;
@@ -222,47 +235,56 @@ bool __gpc_must_wait(struct gfn_to_pfn_cache *gpc)
 
 #ifdef CONFIG_KVM_GENERIC_MEMORY_ATTRIBUTES
 /*
- * Memory attributes of [@start, @end) are about to change.  slots_lock, held until
- * kvm_gpc_invalidate_gfns_end(), allows one change at a time.  Returns as gpc_invalidate().
+ * Memory attributes of [@start, @end) are about to change, private to shared or back.
+ * slots_lock, held until kvm_gpc_invalidate_gfns_end(), allows one change at a time.
  *
  * Caches are found through the memslots of the moment.  A cache that is bound by older
  * ones may be missed.  But an update of memslots, which takes slots_lock, waits for all
  * readers of kvm->srcu: such a cache is bound anew before its next use, and its lookup
  * waits for the change or sees the new attributes.
+ *
+ * Returns as gpc_invalidate().
  */
 bool kvm_gpc_invalidate_gfns_start(struct kvm *kvm, gfn_t start, gfn_t end)
 {
 	struct kvm_memslot_iter iter;
+	struct kvm_memory_slot *slot;
 	gfn_t first, last;
-	bool guest = false;
+	bool active, guest = false;
 
 	lockdep_assert_held(&kvm->slots_lock);
 
-	scoped_guard(spinlock, &kvm->mn_invalidate_lock) {
-		kvm->gpcs.gfn_start = start;
-		kvm->gpcs.gfn_end = end;
-		/* A cache that is activated from here on waits for the change. */
-		if (!kvm->gpcs.nr_active)
-			return false;
-	}
+	spin_lock(&kvm->mn_invalidate_lock);
+	kvm->gpcs.gfn_start = start;
+	kvm->gpcs.gfn_end = end;
+	active = kvm->gpcs.nr_active;
+	spin_unlock(&kvm->mn_invalidate_lock);
+
+	/* A cache that is activated from here on waits for the change. */
+	if (!active)
+		return false;
 
 	kvm_for_each_memslot_in_gfn_range(&iter, kvm_memslots(kvm), start, end) {
-		first = max(start, iter.slot->base_gfn);
-		last = min(end, iter.slot->base_gfn + iter.slot->npages) - 1;
+		slot = iter.slot;
+		first = max(start, slot->base_gfn);
+		last = min(end, slot->base_gfn + slot->npages) - 1;
 		if (first > last)
 			continue;
 
-		guard(spinlock)(&kvm->mn_invalidate_lock);
-		guest |= gpc_invalidate(kvm, __gfn_to_hva_memslot(iter.slot, first),
-					__gfn_to_hva_memslot(iter.slot, last) + PAGE_SIZE - 1);
+		spin_lock(&kvm->mn_invalidate_lock);
+		guest |= gpc_invalidate(kvm, __gfn_to_hva_memslot(slot, first),
+					__gfn_to_hva_memslot(slot, last) + PAGE_SIZE - 1);
+		spin_unlock(&kvm->mn_invalidate_lock);
 	}
 	return guest;
 }
 
 void kvm_gpc_invalidate_gfns_end(struct kvm *kvm)
 {
-	guard(spinlock)(&kvm->mn_invalidate_lock);
+	spin_lock(&kvm->mn_invalidate_lock);
 	kvm->gpcs.gfn_end = 0;
+	spin_unlock(&kvm->mn_invalidate_lock);
+
 	wake_up_all(&kvm->gpcs.wait);
 }
 #endif
@@ -278,15 +300,16 @@ void kvm_gpc_init_vm(struct kvm *kvm)
 }
 
 /*
- * Close all caches of a VM, and let no lookup begin: without its MMU notifier nothing would
- * invalidate the pages.  Caches can still be deactivated.  Called when the mm goes, and again
- * when no notifier runs any more, for records made in between.  No vCPU runs.
+ * Close all caches of a VM whose mm or MMU notifier is about to go or has gone, and let
+ * no lookup begin: without the notifier, nothing would invalidate the pages.  Caches can
+ * still be deactivated.  Called when the mm goes, and again when no notifier runs any
+ * more, for the records of invalidations that started in between.  No vCPU runs.
  */
 void kvm_gpc_close_vm(struct kvm *kvm)
 {
 	struct kvm_gpcs *gpcs = &kvm->gpcs;
 
-	guard(spinlock)(&kvm->mn_invalidate_lock);
+	spin_lock(&kvm->mn_invalidate_lock);
 	gpcs->closed = true;
 	gpc_invalidate(kvm, 0, ULONG_MAX);
 	gpcs->nr_recorded = 0;
@@ -294,5 +317,7 @@ void kvm_gpc_close_vm(struct kvm *kvm)
 		kfree(gpcs->invalidations);
 	gpcs->invalidations = gpcs->first_invalidations;
 	gpcs->max_recorded = KVM_GPC_NR_INVALIDATIONS;
+	spin_unlock(&kvm->mn_invalidate_lock);
+
 	wake_up_all(&gpcs->wait);
 }

@@ -91,7 +91,8 @@ static void run_round(int i)
 			continue;
 		}
 
-		TEST_ASSERT(vcpu->run->exit_reason != KVM_EXIT_SHUTDOWN, "vCPU %d: triple fault", i);
+		TEST_ASSERT(vcpu->run->exit_reason != KVM_EXIT_SHUTDOWN,
+			    "vCPU %d: triple fault", i);
 		gpc_assert_synced(vcpu);
 		return;
 	}
