@@ -272,8 +272,8 @@ lab_tests()
 }
 
 # all_platforms WHOSE: keep both cores busy: Bochs has one CPU and takes longest, so it starts
-# first, and the arm64 kernel is built in parallel. svm goes last, with nothing
-# beside: its CPUs wait for each other, which takes several times as long on busy cores.
+# first, and the arm64 kernel is built in parallel. svm goes last, with nothing beside: its CPUs
+# wait for each other, which takes several times as long on busy cores.
 all_platforms()
 {
 	local whose=$1 p
